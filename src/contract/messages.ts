@@ -1,0 +1,373 @@
+/**
+ * The wire protocol: one row per message type, in both directions. Types, validation, authority,
+ * rate limits, routing exhaustiveness, the test client's checks and the README come from here.
+ */
+import * as v from "valibot";
+import { agentOptions, image, permissionModes } from "./agent-options.ts";
+import { type ErrorCode, errors } from "./errors.ts";
+
+export const protocolVersion = 1;
+export const subprotocol = `pocket-agent.v${protocolVersion}`;
+
+const seq = v.pipe(v.number(), v.safeInteger(), v.minValue(0));
+const count = seq;
+const uuid = v.pipe(v.string(), v.uuid());
+const epoch = v.pipe(v.string(), v.regex(/^[0-9a-f]{12}$/, "Expected 12 hex digits"));
+const timestamp = v.pipe(v.string(), v.isoTimestamp());
+const instant = v.pipe(
+  v.string(),
+  v.regex(/^\d{4}-\d{2}-\d{2}(T[\d:.]+(Z|[+-]\d{2}:\d{2}))?$/, "Expected a time in ISO 8601"),
+  v.check((text) => !Number.isNaN(Date.parse(text)), "Expected a time that exists"),
+);
+const nothing = v.pipe(
+  v.nullish(v.strictObject({})),
+  v.transform(() => ({})),
+);
+const scopes = ["read", "approve", "full"] as const;
+export type Scope = (typeof scopes)[number];
+
+interface ClientRow {
+  about: string;
+  /** Whether the message is about one project, and so must name it. */
+  project: boolean;
+  /** The least scope that may send it. */
+  scope: Scope;
+  /** Tokens it takes from the connection's rate limit; 0 is never limited. */
+  cost: number;
+  reply: string;
+  data: v.GenericSchema;
+}
+
+/** What a client may send. */
+export const clientMessages = {
+  project_create: {
+    about: "Make a project of a directory",
+    project: false,
+    scope: "full",
+    cost: 1,
+    reply: "project_state",
+    data: v.strictObject({
+      path: v.pipe(v.string(), v.nonEmpty(), v.maxLength(4096)),
+      trusted: v.optional(v.boolean()),
+    }),
+  },
+  project_list: {
+    about: "List the projects, oldest first",
+    project: false,
+    scope: "read",
+    cost: 1,
+    reply: "project_list_response",
+    data: nothing,
+  },
+  project_delete: {
+    about: "Forget a project: its metadata and its log, never its directory",
+    project: true,
+    scope: "full",
+    cost: 1,
+    reply: "project_deleted",
+    data: nothing,
+  },
+  project_join: {
+    about: "Subscribe to a project, after everything the client already has",
+    project: true,
+    scope: "read",
+    cost: 1,
+    reply: "project_joined",
+    data: v.nullish(
+      v.strictObject({
+        after_seq: v.optional(seq),
+        epoch: v.optional(epoch),
+        deltas: v.optional(v.boolean(), true),
+      }),
+      { deltas: true },
+    ),
+  },
+  project_leave: {
+    about: "Unsubscribe from a project",
+    project: true,
+    scope: "read",
+    cost: 1,
+    reply: "project_left",
+    data: nothing,
+  },
+  execute: {
+    about: "Run a prompt; what the agent prints streams to every subscriber",
+    project: true,
+    scope: "full",
+    cost: 1,
+    reply: "project_state",
+    data: v.strictObject({
+      prompt: v.pipe(
+        v.string(),
+        v.check((text) => text.trim() !== "", "Expected a prompt that is not blank"),
+      ),
+      options: v.nullish(agentOptions),
+      images: v.nullish(v.pipe(v.array(image), v.maxLength(100))),
+    }),
+  },
+  agent_kill: {
+    about: "Stop the run; the reply comes once nothing of it is left",
+    project: true,
+    scope: "full",
+    cost: 0,
+    reply: "project_state",
+    data: v.nullish(v.strictObject({ force: v.optional(v.boolean(), false) }), { force: false }),
+  },
+  agent_new_session: {
+    about: "Let the next prompt begin a new conversation",
+    project: true,
+    scope: "full",
+    cost: 1,
+    reply: "session_reset",
+    data: nothing,
+  },
+  get_messages: {
+    about: "Read a page of the project's history",
+    project: true,
+    scope: "read",
+    cost: 1,
+    reply: "messages_response",
+    data: v.nullish(
+      v.strictObject({
+        since: v.optional(instant),
+        after_seq: v.optional(seq),
+        before_seq: v.optional(seq),
+        limit: v.optional(v.pipe(v.number(), v.integer(), v.minValue(1), v.maxValue(1000)), 1000),
+      }),
+      { limit: 1000 },
+    ),
+  },
+  health: {
+    about: "Ask how the server and the agent are",
+    project: false,
+    scope: "read",
+    cost: 1,
+    reply: "health_status",
+    data: nothing,
+  },
+  ping: {
+    about: "Ask for a pong; browsers cannot send protocol pings",
+    project: false,
+    scope: "read",
+    cost: 1,
+    reply: "pong",
+    data: nothing,
+  },
+} as const satisfies Record<string, ClientRow>;
+
+const fault = v.strictObject({
+  code: v.picklist(Object.keys(errors) as ErrorCode[]),
+  message: v.string(),
+  details: v.optional(v.record(v.string(), v.unknown())),
+});
+
+const usage = v.strictObject({
+  cost_usd: v.number(),
+  input_tokens: count,
+  output_tokens: count,
+  runs: count,
+  duration_ms: count,
+});
+
+export const projectState = v.strictObject({
+  id: uuid,
+  path: v.string(),
+  state: v.picklist(["IDLE", "EXECUTING", "ERROR"]),
+  created_at: timestamp,
+  last_active: timestamp,
+  session_id: v.nullable(v.string()),
+  epoch,
+  last_seq: seq,
+  trusted: v.boolean(),
+  available: v.boolean(),
+  permission_mode: v.picklist(permissionModes),
+  model: v.nullable(v.string()),
+  resume_command: v.nullable(v.string()),
+  execution: v.nullable(v.strictObject({ id: uuid, started_at: timestamp })),
+  queued: count,
+  pending_permissions: count,
+  usage,
+  error: v.nullable(v.pick(fault, ["code", "message"])),
+});
+export type ProjectState = v.InferOutput<typeof projectState>;
+
+/** An accepted prompt: `user_message` live, and `client`/`execute` in the history. */
+const prompt = v.strictObject({
+  execution_id: uuid,
+  prompt: v.string(),
+  options: agentOptions,
+  images: count,
+  device: v.nullable(v.string()),
+});
+export type Prompt = v.InferOutput<typeof prompt>;
+
+const record = v.variant("direction", [
+  v.strictObject({
+    seq,
+    timestamp,
+    direction: v.literal("client"),
+    message: v.strictObject({ type: v.literal("execute"), data: prompt }),
+  }),
+  v.strictObject({
+    seq,
+    timestamp,
+    direction: v.literal("claude"),
+    message: v.looseObject({ type: v.string() }),
+  }),
+  v.strictObject({
+    seq,
+    timestamp,
+    direction: v.literal("server"),
+    message: v.strictObject({ type: v.string(), data: v.looseObject({}) }),
+  }),
+]);
+
+interface ServerRow {
+  about: string;
+  /** `event`: logged, numbered, to a project's subscribers. `lobby`: to every client. */
+  kind: "reply" | "event" | "lobby" | "connection";
+  data: v.GenericSchema;
+}
+
+/** What the server may send. */
+export const serverMessages = {
+  hello: {
+    about: "The first frame of every connection",
+    kind: "connection",
+    data: v.strictObject({
+      protocol: v.literal(protocolVersion),
+      server: v.strictObject({ name: v.string(), version: v.string(), id: v.string() }),
+      auth: v.strictObject({ required: v.boolean(), methods: v.array(v.string()) }),
+    }),
+  },
+  error: {
+    about: "A refused request; as an event, why a run ended badly",
+    kind: "event",
+    data: fault,
+  },
+  project_state: { about: "The state of a project", kind: "event", data: projectState },
+  user_message: { about: "A prompt was accepted", kind: "event", data: prompt },
+  agent_message: {
+    about: "One line of the agent, untouched; a `stream_event` has no `seq` and is not logged",
+    kind: "event",
+    data: v.looseObject({ type: v.string() }),
+  },
+  session_reset: {
+    about: "The next prompt begins a new conversation",
+    kind: "event",
+    data: v.strictObject({ previous_session_id: v.nullable(v.string()) }),
+  },
+  notice: {
+    about: "Something a person should know that ended nothing; about storage: without `seq`",
+    kind: "event",
+    data: v.strictObject({
+      code: v.string(),
+      message: v.string(),
+      details: v.optional(v.record(v.string(), v.unknown())),
+    }),
+  },
+  caught_up: {
+    about: "The replay is over; live events follow",
+    kind: "connection",
+    data: v.strictObject({ seq }),
+  },
+  project_updated: { about: "A project was created or changed", kind: "lobby", data: projectState },
+  project_deleted: { about: "A project is gone", kind: "lobby", data: v.strictObject({}) },
+  server_stats: {
+    about: "Every 10 s",
+    kind: "lobby",
+    data: v.strictObject({
+      connections: count,
+      projects: count,
+      executions: v.strictObject({
+        active: count,
+        queued: count,
+        total: count,
+        success: count,
+        failed: count,
+        avg_duration_ms: count,
+      }),
+      messages: v.strictObject({ sent: count, received: count, rate_per_sec: v.number() }),
+      uptime: count,
+    }),
+  },
+  server_shutdown: {
+    about: "The server is going down; close 1001 follows",
+    kind: "lobby",
+    data: v.strictObject({ reason: v.string(), deadline: timestamp }),
+  },
+  project_list_response: {
+    about: "All projects",
+    kind: "reply",
+    data: v.strictObject({ projects: v.array(projectState) }),
+  },
+  project_joined: {
+    about: "What the project is, and from where its events follow",
+    kind: "reply",
+    data: v.strictObject({
+      ...projectState.entries,
+      resume: v.picklist(["fresh", "reset", "truncated", "ok"]),
+      from: seq,
+      permissions: v.array(v.looseObject({ permission_id: v.string() })),
+    }),
+  },
+  project_left: { about: "Unsubscribed", kind: "reply", data: v.strictObject({}) },
+  messages_response: {
+    about: "A page of history, oldest first",
+    kind: "reply",
+    data: v.strictObject({ messages: v.array(record), has_more: v.boolean() }),
+  },
+  health_status: {
+    about: "How the server and the agent are",
+    kind: "reply",
+    data: v.strictObject({
+      status: v.picklist(["healthy", "degraded", "unhealthy"]),
+      uptime: count,
+      version: v.string(),
+      connections: v.strictObject({ active: count, limit: count }),
+      projects: v.strictObject({ count, limit: count, executing: count }),
+      resources: v.strictObject({
+        cpu_percent: v.number(),
+        memory_mb: v.number(),
+        disk_free_gb: v.number(),
+        event_loop_lag_ms: v.number(),
+      }),
+      claude: v.strictObject({
+        available: v.boolean(),
+        version: v.nullable(v.string()),
+        authenticated: v.nullable(v.boolean()),
+        path: v.nullable(v.string()),
+      }),
+      problems: v.array(v.string()),
+    }),
+  },
+  pong: { about: "The answer to ping", kind: "reply", data: v.strictObject({}) },
+} as const satisfies Record<string, ServerRow>;
+
+type ClientTable = typeof clientMessages;
+export type ClientType = keyof ClientTable;
+export type ClientMessage<T extends ClientType = ClientType> = {
+  [K in T]: {
+    type: K;
+    project_id: ClientTable[K]["project"] extends true ? string : undefined;
+    data: v.InferOutput<ClientTable[K]["data"]>;
+    request_id: string | undefined;
+  };
+}[T];
+
+type ServerTable = typeof serverMessages;
+export type ServerType = keyof ServerTable;
+export type ServerData<T extends ServerType> = v.InferOutput<ServerTable[T]["data"]>;
+type ServerTypeOf<K extends ServerRow["kind"]> = {
+  [T in ServerType]: ServerTable[T]["kind"] extends K ? T : never;
+}[ServerType];
+export type LobbyType = ServerTypeOf<"lobby">;
+/** What the server itself has to say about a project; logged with direction `server`. */
+export type ProjectEvent = {
+  [T in Exclude<ServerTypeOf<"event">, "user_message" | "agent_message">]: {
+    type: T;
+    data: ServerData<T>;
+  };
+}[Exclude<ServerTypeOf<"event">, "user_message" | "agent_message">];
+export type Health = ServerData<"health_status">;
+export type Stats = ServerData<"server_stats">;

@@ -5,7 +5,7 @@
 import type { AgentOptions, Image, PermissionMode } from "../contract/agent-options.ts";
 import type { Fault } from "../contract/errors.ts";
 import type { CounterName, GaugeName, HistogramName, Labels } from "../contract/metrics.ts";
-import type { ProjectState } from "../contract/messages.ts";
+import type { ProjectState, ServerType } from "../contract/messages.ts";
 
 export interface Clock {
   readonly now: () => Date;
@@ -13,16 +13,18 @@ export interface Clock {
   readonly monotonic: () => number;
   /** Runs `task` once after `ms`; disposing cancels it. */
   readonly after: (ms: number, task: () => void) => Disposable;
+  /** Runs `task` once the sockets and pipes that are ready have had their turn. */
+  readonly soon: (task: () => void) => void;
 }
 
 /** Sends an already encoded frame to everyone subscribed to a topic. */
 export interface Publisher {
-  readonly publish: (topic: string, type: string, frame: string) => void;
+  readonly publish: (topic: string, type: ServerType, frame: string) => void;
 }
 
 /** One client's socket, as far as a subscription needs it. */
 export interface Outlet {
-  readonly send: (type: string, frame: string) => void;
+  readonly send: (type: ServerType, frame: string) => void;
   /** Bytes accepted by `send` or by publishing that the socket has not taken yet. */
   readonly buffered: () => number;
   readonly subscribe: (topic: string) => void;

@@ -1,0 +1,50 @@
+import { mkdirSync, openSync, writeSync } from "node:fs";
+import { dirname } from "node:path";
+import pino from "pino";
+import type { Config } from "../contract/options.ts";
+import type { Telemetry } from "../core/ports.ts";
+
+/** C1 controls, bidi marks and line separators: they would let a value forge or hide log text. */
+const deceptive = /[\u007f-\u009f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]/g;
+
+/** The server's log: one JSON object a line, or text for a person. */
+export function createLogger(
+  config: Pick<Config, "logLevel" | "logFormat" | "logOutput">,
+): Telemetry["log"] {
+  const write = destination(config.logOutput);
+  const format = config.logFormat === "text" ? asText : (line: string) => line;
+  const logger = pino(
+    {
+      level: config.logLevel,
+      base: null,
+      messageKey: "msg",
+      timestamp: () => `,"timestamp":"${new Date().toISOString()}"`,
+      formatters: { level: (level) => ({ level }) },
+      serializers: { error: pino.stdSerializers.err },
+    },
+    { write: (line) => write(format(escape(line))) },
+  );
+  return (level, text, fields) => logger[level](fields ?? {}, text);
+}
+
+/** `process.stdout.write` does not block on a stalled pipe, as console.log does (seen in Bun 1.4). */
+function destination(output: string): (line: string) => void {
+  if (output === "stdout") return (line) => void process.stdout.write(line);
+  if (output === "stderr") return (line) => void process.stderr.write(line);
+  mkdirSync(dirname(output), { recursive: true, mode: 0o700 });
+  const file = openSync(output, "a", 0o600);
+  return (line) => void writeSync(file, line);
+}
+
+function escape(line: string): string {
+  return line.replaceAll(
+    deceptive,
+    (character) => `\\u${(character.codePointAt(0) ?? 0).toString(16).padStart(4, "0")}`,
+  );
+}
+
+function asText(line: string): string {
+  const { timestamp, level, msg, ...fields } = JSON.parse(line);
+  const rest = Object.entries(fields).map(([key, value]) => ` ${key}=${JSON.stringify(value)}`);
+  return escape(`${timestamp} ${String(level).padEnd(5)} ${msg}${rest.join("")}\n`);
+}

@@ -1,0 +1,212 @@
+import { randomUUID } from "node:crypto";
+import { mkdirSync, readdirSync, readFileSync } from "node:fs";
+import { mkdir, open, rename, rm } from "node:fs/promises";
+import { join } from "node:path";
+import * as v from "valibot";
+import { projectState } from "../contract/messages.ts";
+import type { ProjectMetadata, ProjectStore, Telemetry } from "../core/ports.ts";
+import { openMessageLog } from "./message-log.ts";
+import { storageFault, systemCode } from "./storage-fault.ts";
+
+interface StoreOptions {
+  readonly dataDir: string;
+  readonly rotation: { readonly bytes: number; readonly count: number; readonly keepDays: number };
+  readonly telemetry: Telemetry;
+}
+
+const { id, state, created_at, last_active, usage, error } = projectState.entries;
+const count = v.pipe(v.number(), v.minValue(0));
+const metadataSchema = v.object({
+  version: v.literal(1),
+  id,
+  path: v.pipe(v.string(), v.startsWith("/")),
+  created_at,
+  trusted: v.nullable(v.boolean()),
+  session_proven: v.boolean(),
+  state,
+  session_id: v.nullable(v.string()),
+  last_active,
+  usage,
+  error,
+  log: v.nullable(
+    v.object({
+      epoch: projectState.entries.epoch,
+      last_seq: projectState.entries.last_seq,
+      boot_id: v.string(),
+      clean: v.boolean(),
+      file: v.nullable(
+        v.object({ name: v.string(), dev: count, ino: count, birth_ms: v.number() }),
+      ),
+    }),
+  ),
+});
+const versioned = v.looseObject({ version: v.pipe(v.number(), v.safeInteger()) });
+
+/** Opens the projects under the data directory, and clears away what earlier removals left. */
+export function openProjectStore(options: StoreOptions): ProjectStore & {
+  /** What `load` had to leave out: project id and reason. */
+  readonly problems: readonly string[];
+} {
+  const { dataDir, rotation, telemetry } = options;
+  const places = { projects: join(dataDir, "projects"), trash: join(dataDir, "trash") };
+  for (const folder of Object.values(places)) mkdirSync(folder, { recursive: true, mode: 0o700 });
+  for (const name of readdirSync(places.trash)) discard(join(places.trash, name), telemetry);
+
+  const problems: string[] = [];
+  const folders = new Map<string, ProjectFolder>();
+  const folderOf = (project: string): ProjectFolder => {
+    const known = folders.get(project) ?? new ProjectFolder(project, places, telemetry);
+    folders.set(project, known);
+    return known;
+  };
+
+  return {
+    problems,
+    load() {
+      problems.length = 0;
+      const found: ProjectMetadata[] = [];
+      for (const entry of readdirSync(places.projects, { withFileTypes: true })) {
+        if (entry.isFile()) continue;
+        const metadata = readMetadata(places.projects, entry.name);
+        if (typeof metadata === "object") {
+          found.push(metadata);
+          continue;
+        }
+        problems.push(`Project ${entry.name}: ${metadata}`);
+        telemetry.log("error", "project left out", { project_id: entry.name, reason: metadata });
+      }
+      return found.toSorted((a, b) => Date.parse(a.created_at) - Date.parse(b.created_at));
+    },
+    save: (metadata) => folderOf(metadata.id).save(metadata),
+    remove: (project) => folderOf(project).remove(),
+    openLog: (project, recorded, changed) =>
+      openMessageLog({
+        directory: join(places.projects, project, "logs"),
+        recorded,
+        changed,
+        rotation,
+        telemetry,
+      }),
+  };
+}
+
+/** One project's metadata, or why it cannot be used. The file is left as it is in any case. */
+function readMetadata(projects: string, name: string): ProjectMetadata | string {
+  let content: unknown;
+  try {
+    content = JSON.parse(readFileSync(join(projects, name, "metadata.json"), "utf8"));
+  } catch (cause) {
+    return `its metadata cannot be read (${systemCode(cause) ?? "not JSON"})`;
+  }
+  if (v.is(versioned, content) && content.version > 1) {
+    return `its metadata has version ${content.version}, made by a newer version of the server`;
+  }
+  const parsed = v.safeParse(metadataSchema, content);
+  if (!parsed.success) {
+    const field = v.getDotPath(parsed.issues[0]) ?? "all of it";
+    return `its metadata is damaged (${field}: ${parsed.issues[0].message})`;
+  }
+  if (parsed.output.id !== name) return "its metadata belongs to another project";
+  return parsed.output;
+}
+
+/**
+ * The writes of one project, one after the other. Of several that wait for their turn, only one
+ * is made, with the newest content. Whatever waits behind a removal finds the folder gone and
+ * leaves it so.
+ */
+class ProjectFolder {
+  readonly #id: string;
+  readonly #places: { readonly projects: string; readonly trash: string };
+  readonly #telemetry: Telemetry;
+  #turn: Promise<unknown> = Promise.resolve();
+  #waiting: { text: string; readonly done: Promise<void> } | undefined;
+  #listed = false;
+  #removed = false;
+
+  constructor(
+    project: string,
+    places: { readonly projects: string; readonly trash: string },
+    telemetry: Telemetry,
+  ) {
+    this.#id = project;
+    this.#places = places;
+    this.#telemetry = telemetry;
+  }
+
+  save(metadata: ProjectMetadata): Promise<void> {
+    const text = `${JSON.stringify(metadata, null, 2)}\n`;
+    if (this.#waiting) {
+      this.#waiting.text = text;
+      return this.#waiting.done;
+    }
+    const done = this.#inTurn("save", async () => {
+      const newest = this.#waiting?.text ?? text;
+      this.#waiting = undefined;
+      if (!this.#removed) await this.#write(newest);
+    });
+    this.#waiting = { text, done };
+    return done;
+  }
+
+  remove(): Promise<void> {
+    return this.#inTurn("remove", async () => {
+      const { projects, trash } = this.#places;
+      const grave = join(trash, `${this.#id}-${randomUUID()}`);
+      await rename(join(projects, this.#id), grave).catch((cause: unknown) => {
+        // Nothing was ever saved, or an earlier removal failed after this step.
+        if (systemCode(cause) !== "ENOENT") throw cause;
+      });
+      this.#removed = true;
+      await Promise.all([syncDirectory(projects), syncDirectory(trash)]);
+      discard(grave, this.#telemetry);
+    });
+  }
+
+  #inTurn(verb: "save" | "remove", work: () => Promise<void>): Promise<void> {
+    const done = this.#turn.then(work).catch((cause: unknown) => {
+      const fault = storageFault(`${verb} the project`, cause);
+      this.#telemetry.log("error", fault.message, { project_id: this.#id, ...fault.details });
+      throw fault;
+    });
+    this.#turn = done.catch(() => {
+      // Whoever asked was told; the next in turn may have more luck.
+    });
+    return done;
+  }
+
+  async #write(text: string): Promise<void> {
+    const folder = join(this.#places.projects, this.#id);
+    const target = join(folder, "metadata.json");
+    await mkdir(folder, { recursive: true, mode: 0o700 });
+    const file = await open(`${target}.tmp`, "w", 0o600);
+    try {
+      await file.writeFile(text);
+      await file.sync();
+    } finally {
+      await file.close();
+    }
+    await rename(`${target}.tmp`, target);
+    await syncDirectory(folder);
+    if (this.#listed) return;
+    // The folder may have been made just now, by this or by the log that is kept in it.
+    await syncDirectory(this.#places.projects);
+    this.#listed = true;
+  }
+}
+
+async function syncDirectory(path: string): Promise<void> {
+  const directory = await open(path, "r");
+  try {
+    await directory.sync();
+  } finally {
+    await directory.close();
+  }
+}
+
+/** Deletes in the background; what is left is deleted at the next start. */
+function discard(path: string, telemetry: Telemetry): void {
+  rm(path, { recursive: true, force: true }).catch((cause: unknown) => {
+    telemetry.log("warn", "cannot empty the trash", { reason: systemCode(cause) });
+  });
+}

@@ -1,0 +1,78 @@
+import type { AgentOptions, PermissionMode } from "../contract/agent-options.ts";
+import { Fault } from "../contract/errors.ts";
+import type { Config } from "../contract/options.ts";
+import type { Directories } from "./ports.ts";
+
+type Rules = Pick<
+  Config,
+  | "claudeAllowBypass"
+  | "claudeAllowMcpConfig"
+  | "claudeAllowedTools"
+  | "claudeModel"
+  | "claudePermissionMode"
+>;
+
+/** Options of one run after defaults: what the agent is started with. */
+export interface ResolvedOptions {
+  readonly permissionMode: PermissionMode;
+  readonly model: string | null;
+  readonly options: AgentOptions;
+}
+
+/**
+ * Fills in what the configuration says and checks what only the machine can tell. Options left out
+ * never take the value of an earlier run. Throws FORBIDDEN or INVALID_MESSAGE.
+ */
+export function resolveOptions(
+  asked: AgentOptions,
+  projectPath: string,
+  { config, directories }: { config: Rules; directories: Directories },
+): ResolvedOptions {
+  const permissionMode = asked.permission_mode ?? config.claudePermissionMode;
+  const model = asked.model ?? config.claudeModel;
+  if (!config.claudeAllowBypass) refuseBypass(asked);
+  if (asked.mcp_config != null) checkMcpConfig(asked.mcp_config, projectPath, config);
+  const add_dirs = asked.add_dirs?.map((path, index) => {
+    try {
+      return directories.resolve(path).path;
+    } catch (error) {
+      if (!(error instanceof Fault)) throw error;
+      throw new Fault("INVALID_MESSAGE", error.message, { path: `options.add_dirs.${index}` });
+    }
+  });
+  const allowed_tools = asked.allowed_tools ?? config.claudeAllowedTools;
+  return { permissionMode, model, options: { ...asked, add_dirs, allowed_tools } };
+}
+
+function refuseBypass(asked: AgentOptions): void {
+  const { permission_mode: mode, dangerously_skip_permissions: skip } = asked;
+  const name = skip
+    ? "dangerously_skip_permissions"
+    : mode === "bypassPermissions" || mode === "auto"
+      ? mode
+      : undefined;
+  if (name)
+    throw new Fault(
+      "FORBIDDEN",
+      `Cannot run with ${name}: the server's configuration does not allow it (claude.allow_bypass)`,
+    );
+}
+
+function checkMcpConfig(
+  config: string | Readonly<Record<string, unknown>>,
+  projectPath: string,
+  rules: Rules,
+): void {
+  if (!rules.claudeAllowMcpConfig)
+    throw new Fault(
+      "FORBIDDEN",
+      "Cannot run with mcp_config: the server's configuration does not allow it (claude.allow_mcp_config)",
+    );
+  if (typeof config !== "string") return;
+  if (!config.startsWith(`${projectPath}/`) || config.split("/").includes(".."))
+    throw new Fault(
+      "INVALID_MESSAGE",
+      `Cannot use the MCP configuration ${JSON.stringify(config)}: it does not lie inside the project`,
+      { path: "options.mcp_config" },
+    );
+}

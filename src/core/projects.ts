@@ -1,0 +1,187 @@
+import { Fault } from "../contract/errors.ts";
+import type { LobbyType, ProjectState, ServerData } from "../contract/messages.ts";
+import { Feed } from "./feed.ts";
+import { encode } from "./frame.ts";
+import type { LogState, ProjectMetadata, Publisher } from "./ports.ts";
+import { Project, type ProjectDeps } from "./project.ts";
+import { restore } from "./restore.ts";
+
+/** The topic of what every client is told. */
+export const lobby = "lobby";
+
+/** The set of known projects. */
+export class Projects {
+  readonly #deps: ProjectDeps;
+  readonly #publisher: Publisher;
+  readonly #byId = new Map<string, Project>();
+  #draining = false;
+
+  constructor(deps: Omit<ProjectDeps, "changed">, publisher: Publisher) {
+    this.#publisher = publisher;
+    this.#deps = { ...deps, changed: (project) => this.#updated(project) };
+    for (const metadata of deps.store.load()) this.#restore(metadata);
+    this.#counted();
+  }
+
+  get size(): number {
+    return this.#byId.size;
+  }
+
+  get executing(): number {
+    return [...this.#byId.values()].filter((project) => project.executing).length;
+  }
+
+  /** Why a project's log cannot be written; undefined while all can. */
+  get failing(): Fault | undefined {
+    return [...this.#byId.values()].find((project) => project.feed.failing)?.feed.failing;
+  }
+
+  /** Oldest first. */
+  list(): ProjectState[] {
+    return Array.from(this.#byId.values(), (project) => project.snapshot);
+  }
+
+  get(id: string): Project {
+    const project = this.#byId.get(id);
+    if (!project)
+      throw new Fault("PROJECT_NOT_FOUND", `Cannot find the project ${JSON.stringify(id)}`);
+    return project;
+  }
+
+  /** Makes a project of a directory. Accepted at once; resolves once it is on the disk. */
+  async create(path: string, trusted: boolean | null): Promise<Project> {
+    this.acceptsWork();
+    const directory = this.#deps.directories.resolve(path);
+    this.#refuseOverlap(directory.path);
+    if (this.size >= this.#deps.config.maxProjects)
+      throw new Fault(
+        "PROJECT_LIMIT",
+        `Cannot create a project: there are ${this.size} already (limits.max_projects)`,
+      );
+    const now = this.#deps.clock.now().toISOString();
+    const project = this.#open({ ...blank, path: directory.path, trusted, ...born(now) }, null);
+    this.#counted();
+    this.#updated(project);
+    try {
+      await this.#deps.store.save(project.metadata);
+    } catch (error) {
+      await this.delete(project.id);
+      throw error;
+    }
+    return project;
+  }
+
+  /** Forgets a project, its log and metadata. Resolves once that is on the disk. */
+  async delete(id: string): Promise<void> {
+    const project = this.get(id);
+    if (project.executing)
+      throw new Fault("PROCESS_ACTIVE", "Cannot delete the project: a run is in progress");
+    this.#byId.delete(id);
+    this.#counted();
+    this.announce("project_deleted", {}, id);
+    await project.close();
+    await this.#deps.store.remove(id);
+  }
+
+  /** Throws once the server is going down. */
+  acceptsWork(): void {
+    if (this.#draining)
+      throw new Fault("SERVER_SHUTDOWN", "Cannot accept new work: the server is going down");
+  }
+
+  /** Takes no more work, waits up to `graceMs` for the runs to end, then ends them. */
+  async drain(graceMs: number): Promise<void> {
+    this.#draining = true;
+    const projects = [...this.#byId.values()];
+    const { promise: late, resolve } = Promise.withResolvers<void>();
+    using timers = new DisposableStack();
+    timers.use(this.#deps.clock.after(graceMs, resolve));
+    await Promise.race([late, Promise.all(projects.map((project) => project.idle()))]);
+    await Promise.all(projects.map((project) => project.stop("shutdown")));
+  }
+
+  /** Ends everything, and leaves every log closed in order. */
+  async close(): Promise<void> {
+    this.#draining = true;
+    const closing = Array.from(this.#byId.values(), async (project) => {
+      await project.close();
+      await this.#deps.store.save(project.metadata);
+    });
+    const failed = (await Promise.allSettled(closing)).filter(
+      ({ status }) => status === "rejected",
+    );
+    for (const error of failed)
+      this.#deps.telemetry.log("error", "cannot close a project in order", { error });
+  }
+
+  /** Tells every client, joined or not. */
+  announce<T extends LobbyType>(type: T, data: ServerData<T>, project_id?: string): void {
+    const timestamp = this.#deps.clock.now().toISOString();
+    const { text } = encode(type, JSON.stringify(data), { project_id, timestamp });
+    this.#publisher.publish(lobby, type, text);
+  }
+
+  #restore(metadata: ProjectMetadata): void {
+    const { telemetry } = this.#deps;
+    try {
+      this.#open(metadata, metadata.log).recover();
+    } catch (error) {
+      // A disk that cannot be written must not keep the server from starting.
+      telemetry.log("error", "cannot restore a project", { project_id: metadata.id, error });
+    }
+  }
+
+  #open(metadata: ProjectMetadata, recorded: LogState | null): Project {
+    const { store, clock, telemetry } = this.#deps;
+    const { id } = metadata;
+    const { log, repairs } = store.openLog(id, recorded, () => this.#byId.get(id)?.save());
+    for (const repair of repairs)
+      telemetry.log("warn", repair.message, { project_id: id, ...repair.details });
+    const feed = new Feed({ projectId: id, log, repairs, publisher: this.#publisher, clock });
+    const known = recorded ? restore(metadata, log) : metadata;
+    const project = new Project(known, feed, this.#deps);
+    this.#byId.set(id, project);
+    return project;
+  }
+
+  #refuseOverlap(path: string): void {
+    for (const { id, path: other } of this.#byId.values()) {
+      if (other === path)
+        throw new Fault(
+          "PROJECT_EXISTS",
+          `Cannot create a project: ${quote(path)} is one already`,
+          {
+            project_id: id,
+          },
+        );
+      const above = path.startsWith(`${other}/`);
+      if (above || other.startsWith(`${path}/`))
+        throw new Fault(
+          "PROJECT_NESTING",
+          `Cannot create a project: ${quote(path)} lies ${above ? "inside" : "around"} the project ${quote(other)}`,
+          { path: other, project_id: id },
+        );
+    }
+  }
+
+  #updated(project: Project): void {
+    this.announce("project_updated", project.snapshot, project.id);
+  }
+
+  #counted(): void {
+    this.#deps.telemetry.gauge("projects_total", {}, this.size);
+  }
+}
+
+const blank = {
+  version: 1,
+  session_proven: false,
+  state: "IDLE",
+  session_id: null,
+  usage: { cost_usd: 0, input_tokens: 0, output_tokens: 0, runs: 0, duration_ms: 0 },
+  error: null,
+  log: null,
+} as const;
+
+const born = (now: string) => ({ id: crypto.randomUUID(), created_at: now, last_active: now });
+const quote = (text: string): string => JSON.stringify(text);

@@ -17,9 +17,16 @@ describe("cleanEnvironment", () => {
 
   test("drops what belongs to the server, to a loader or to another agent", () => {
     const names = [
-      ...["PA_PORT", "BUN_OPTIONS", "LD_PRELOAD", "DYLD_INSERT_LIBRARIES", "NODE_OPTIONS"],
-      ...["CLAUDECODE", "CLAUDE_CODE_CHILD_SESSION", "CLAUDE_CODE_SESSION_ID"],
-      ...["CLAUDE_CODE_ENTRYPOINT", "POCKET_AGENT_RUN"],
+      "PA_PORT",
+      "BUN_OPTIONS",
+      "LD_PRELOAD",
+      "DYLD_INSERT_LIBRARIES",
+      "NODE_OPTIONS",
+      "CLAUDECODE",
+      "CLAUDE_CODE_CHILD_SESSION",
+      "CLAUDE_CODE_SESSION_ID",
+      "CLAUDE_CODE_ENTRYPOINT",
+      "POCKET_AGENT_RUN",
     ];
     const environment = Object.fromEntries(names.map((name) => [name, "x"]));
     const extraEnv = names.map((name) => `${name}=y`);

@@ -27,9 +27,7 @@ describe("Ladder", () => {
   test("climbs from the interrupt to SIGKILL when nothing helps", async () => {
     const all = rungs("SIGKILL");
     await new Ladder(all, soon).climb("interrupt");
-    expect(all.steps).toEqual([
-      ...["survey", "interrupt", "end", "survey", "SIGTERM", "SIGCONT", "SIGKILL"],
-    ]);
+    expect(all.steps).toEqual("survey interrupt end survey SIGTERM SIGCONT SIGKILL".split(" "));
   });
 
   test("waits no longer than the process lives, and goes no further", async () => {
@@ -91,7 +89,7 @@ describe("ClaudeProcess.stop leaves nothing behind", () => {
       const marker = lab.marker();
       await until(() => lab.recorded("stdin").length > 0);
       await until(async () => (await carriers(marker)).length >= least);
-      const pid = Number(lab.recorded("start")[0]?.["pid"]);
+      const pid = Number(lab.runs()[0]?.["pid"]);
       if (stopped) process.kill(pid, "SIGSTOP");
       await agent.stop(false);
       expect(await carriers(marker)).toBeEmpty();

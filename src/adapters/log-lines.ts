@@ -1,0 +1,103 @@
+/**
+ * Lines of one log file, found without reading the file whole. Blocks are doubled while they hold
+ * no whole line, so that a line of n bytes costs O(n).
+ */
+import type { LogFile } from "./log-file.ts";
+import { headerBytes, type LogHeader, parseHeader } from "./log-record.ts";
+
+const blockBytes = 65_536;
+const newline = 0x0a;
+
+/** Takes a line with its newline, which only a torn last line lacks, and where it starts. */
+type LineVisitor = (line: Buffer, start: number) => boolean;
+
+/** Visits the lines from `from`, the start of one, for as long as `visit` returns true. */
+export function forward(file: LogFile, from: number, visit: LineVisitor): boolean {
+  let block = blockBytes;
+  let position = from;
+  while (position < file.size) {
+    const wanted = Math.min(block, file.size - position);
+    const bytes = file.bytes(position, position + wanted);
+    let start = 0;
+    for (let end = bytes.indexOf(newline); end !== -1; end = bytes.indexOf(newline, start)) {
+      if (!visit(bytes.subarray(start, end + 1), position + start)) return false;
+      start = end + 1;
+    }
+    const last = bytes.length < wanted || position + wanted >= file.size;
+    if (last) return start === bytes.length || visit(bytes.subarray(start), position + start);
+    block = start === 0 ? block * 2 : blockBytes;
+    position += start;
+  }
+  return true;
+}
+
+/** Visits the lines before `to`, the end of one, last to first, while `visit` returns true. */
+export function backward(file: LogFile, to: number, visit: LineVisitor): boolean {
+  let block = blockBytes;
+  let end = to;
+  while (end > 0) {
+    const position = Math.max(0, end - block);
+    const bytes = file.bytes(position, end);
+    let stop = bytes.length;
+    while (stop > 0) {
+      const before = stop > 1 ? bytes.lastIndexOf(newline, stop - 2) : -1;
+      if (before === -1 && position > 0) break;
+      if (!visit(bytes.subarray(before + 1, stop), position + before + 1)) return false;
+      stop = before + 1;
+    }
+    block = stop === bytes.length ? block * 2 : blockBytes;
+    end = position + stop;
+  }
+  return true;
+}
+
+/** The first readable header of a line that starts at or after `from` and before `to`. */
+export function headerFrom(
+  file: LogFile,
+  from: number,
+  to = file.size,
+): { header: LogHeader; start: number } | undefined {
+  let start = from === 0 ? 0 : lineAfter(file, from - 1, to);
+  while (start !== undefined && start < to) {
+    const header = parseHeader(file.bytes(start, Math.min(start + headerBytes, file.size)));
+    if (header) return { header, start };
+    start = lineAfter(file, start, to);
+  }
+  return undefined;
+}
+
+/**
+ * The start of the first line that `reached` holds for, or the end of the file. It must hold for
+ * all lines after one that it holds for.
+ */
+export function seek(file: LogFile, reached: (header: LogHeader) => boolean): number {
+  let low = 0;
+  let high = file.size;
+  while (high - low > blockBytes) {
+    const middle = low + Math.floor((high - low) / 2);
+    const probe = headerFrom(file, middle, high);
+    if (!probe || reached(probe.header)) high = middle;
+    else low = probe.start;
+  }
+  let found = file.size;
+  forward(file, low, (line, start) => {
+    const header = parseHeader(line);
+    if (!header || !reached(header)) return true;
+    found = start;
+    return false;
+  });
+  return found;
+}
+
+function lineAfter(file: LogFile, from: number, to: number): number | undefined {
+  let block = 4096;
+  for (let position = from; position < to;) {
+    const bytes = file.bytes(position, Math.min(position + block, to));
+    const end = bytes.indexOf(newline);
+    if (end !== -1) return position + end + 1;
+    if (bytes.length === 0) return undefined;
+    position += bytes.length;
+    block = blockBytes;
+  }
+  return undefined;
+}

@@ -58,7 +58,8 @@ export async function start(config: Config, around: Surroundings): Promise<App> 
   const publisher: Publisher = {
     publish: (topic, type, frame) => edge?.publish(topic, type, frame),
   };
-  const core = { config, runner, clock, telemetry, store, directories, disk, stats };
+  const sessions = { list: async () => [], find: async () => undefined };
+  const core = { config, runner, sessions, clock, telemetry, store, directories, disk, stats };
   const projects = new Projects(core, publisher);
   starting.defer(() => projects.close());
   const begin = clock.monotonic();
@@ -130,7 +131,7 @@ function everyTenSeconds(parts: {
     projects.announce("server_stats", {
       connections: server.connections,
       projects: projects.size,
-      executions: stats.snapshot(0),
+      executions: stats.snapshot(projects.queued),
       messages: { sent, received, rate_per_sec },
       uptime: parts.uptime(),
     });

@@ -1,6 +1,6 @@
 import { existsSync, readFileSync } from "node:fs";
 import { homedir } from "node:os";
-import { join, resolve } from "node:path";
+import { isAbsolute, join, resolve } from "node:path";
 import * as v from "valibot";
 import {
   type Config,
@@ -140,12 +140,14 @@ function flatten(tree: unknown, prefix: string, into: Map<string, unknown>): voi
 
 /** Replaces `$DATA_HOME` and `$CONFIG_HOME` by this platform's folders; the result is absolute. */
 function platformPath(path: string, env: Environment): string {
-  const home = env["HOME"] ?? homedir();
+  const home = env["HOME"] || homedir();
   const mac = process.platform === "darwin" ? join(home, "Library/Application Support") : undefined;
+  // Its specification has everything but absolute paths ignored.
+  const xdg = (name: string) => (isAbsolute(env[name] ?? "") ? env[name] : undefined);
   return resolve(
     path
-      .replace("$DATA_HOME", mac ?? env["XDG_DATA_HOME"] ?? join(home, ".local/share"))
-      .replace("$CONFIG_HOME", mac ?? env["XDG_CONFIG_HOME"] ?? join(home, ".config")),
+      .replace("$DATA_HOME", () => mac ?? xdg("XDG_DATA_HOME") ?? join(home, ".local/share"))
+      .replace("$CONFIG_HOME", () => mac ?? xdg("XDG_CONFIG_HOME") ?? join(home, ".config")),
   );
 }
 

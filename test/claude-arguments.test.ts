@@ -10,7 +10,7 @@ const plain: AgentRequest = {
   permissionMode: "default",
   model: null,
   options: {},
-  session: { id, resume: false },
+  session: { id, resume: false, fork: false },
 };
 const always = [
   "-p",
@@ -31,9 +31,15 @@ describe("agentArguments", () => {
   });
 
   test("resume a session by its id", () => {
-    const argv = agentArguments({ ...plain, session: { id, resume: true } }, []);
+    const argv = agentArguments({ ...plain, session: { id, resume: true, fork: false } }, []);
     expect(argv).toContain(`--resume=${id}`);
     expect(argv.join(" ")).not.toContain("--session-id");
+  });
+
+  test("resume a copy of a session where it is to be forked", () => {
+    const argv = agentArguments({ ...plain, session: { id, resume: true, fork: true } }, []);
+    expect(argv).toContain(`--resume=${id}`);
+    expect(argv).toContain("--fork-session");
   });
 
   test("of an untrusted project leave its settings and MCP servers out, once", () => {
@@ -108,7 +114,7 @@ describe("agentArguments", () => {
         {
           ...plain,
           model: text,
-          session: { id: text, resume: true },
+          session: { id: text, resume: true, fork: false },
           options: {
             allowed_tools: [text],
             disallowed_tools: [text],

@@ -2,6 +2,7 @@ import { describe, expect, test } from "bun:test";
 import { chmodSync, chownSync, mkdirSync, renameSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { findProgram } from "../src/adapters/claude/binary.ts";
+import { processTable } from "../src/adapters/claude/processes.ts";
 import { Fault } from "../src/contract/errors.ts";
 import { carriers, ClaudeLab, readLines, until } from "./support/claude-lab.ts";
 
@@ -181,7 +182,6 @@ describe("claudeRunner", () => {
     expect(thrown(() => lab.startOn(runner, gone))).toMatchObject({ code: "INVALID_PATH" });
     expect(thrown(() => lab.startOn(runner, long))).toMatchObject({ code: "EXECUTION_FAILED" });
     expect(thrown(() => lab.startOn(noProgram))).toBeInstanceOf(Fault);
-    await noProgram[Symbol.asyncDispose]();
     expect(lab.records()).toBeEmpty();
   });
 });
@@ -212,6 +212,18 @@ describe("claudeRunner.swept", () => {
     expect(lab.records()).toEqual([`${marker}.json.corrupt`]);
     expect(lab.logs).toContain("A record of a run cannot be read");
     await child.exited;
+  });
+
+  test("ends a process that is known by pid and start time alone", async () => {
+    await using lab = new ClaudeLab();
+    const child = Bun.spawn(["/bin/sleep", "60"], { env: {} });
+    const started = await processTable.started(child.pid);
+    record(lab, { pid: child.pid, start_time: started });
+    writeFileSync(join(lab.recordsDir, "torn.json.new"), "{");
+    await using runner = lab.runner();
+    await runner.swept("p");
+    await child.exited;
+    expect(lab.records()).toBeEmpty();
   });
 
   test("finds what a server left that was killed in the middle of a run", async () => {

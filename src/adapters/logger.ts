@@ -46,5 +46,7 @@ function escape(line: string): string {
 function asText(line: string): string {
   const { timestamp, level, msg, ...fields } = JSON.parse(line);
   const rest = Object.entries(fields).map(([key, value]) => ` ${key}=${JSON.stringify(value)}`);
-  return escape(`${timestamp} ${String(level).padEnd(5)} ${msg}${rest.join("")}\n`);
+  // Quoted for its escapes alone: a message that brings its own newline must not make a line.
+  const text = JSON.stringify(msg).slice(1, -1);
+  return escape(`${timestamp} ${String(level).padEnd(5)} ${text}${rest.join("")}\n`);
 }

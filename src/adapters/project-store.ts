@@ -1,10 +1,11 @@
 import { randomUUID } from "node:crypto";
-import { mkdirSync, readdirSync, readFileSync } from "node:fs";
+import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync } from "node:fs";
 import { mkdir, open, rename, rm } from "node:fs/promises";
 import { join } from "node:path";
 import * as v from "valibot";
-import { projectState } from "../contract/messages.ts";
-import type { ProjectMetadata, ProjectStore, Telemetry } from "../core/ports.ts";
+import { agentOptions, image, model, permissionModes } from "../contract/agent-options.ts";
+import { executionStatuses, projectState } from "../contract/messages.ts";
+import type { ExecutionsFile, ProjectMetadata, ProjectStore, Telemetry } from "../core/ports.ts";
 import { openMessageLog } from "./message-log.ts";
 import { storageFault, systemCode } from "./storage-fault.ts";
 
@@ -22,7 +23,14 @@ const metadataSchema = v.object({
   path: v.pipe(v.string(), v.startsWith("/")),
   created_at,
   trusted: v.nullable(v.boolean()),
+  permission_mode: v.nullable(v.picklist(permissionModes)),
+  model: v.nullable(model),
   session_proven: v.boolean(),
+  fork: v.boolean(),
+  remembered: v.object({ rules: v.array(v.string()), directories: v.array(v.string()) }),
+  open_permissions: v.array(v.string()),
+  queued: count,
+  paused: v.boolean(),
   state,
   session_id: v.nullable(v.string()),
   last_active,
@@ -37,6 +45,20 @@ const metadataSchema = v.object({
       file: v.nullable(
         v.object({ name: v.string(), dev: count, ino: count, birth_ms: v.number() }),
       ),
+    }),
+  ),
+});
+const executionsSchema = v.object({
+  seq: count,
+  accepted: v.array(v.tuple([v.string(), v.picklist(executionStatuses)])),
+  queue: v.array(
+    v.object({
+      execution_id: v.string(),
+      prompt: v.string(),
+      options: agentOptions,
+      images: v.array(image),
+      device: v.nullable(v.string()),
+      queued_at: v.string(),
     }),
   ),
 });
@@ -77,7 +99,9 @@ export function openProjectStore(options: StoreOptions): ProjectStore & {
       }
       return found.toSorted((a, b) => Date.parse(a.created_at) - Date.parse(b.created_at));
     },
-    save: (metadata) => folderOf(metadata.id).save(metadata),
+    save: (metadata) => folderOf(metadata.id).save("metadata.json", metadata),
+    loadExecutions: (project) => readExecutions(places.projects, project, telemetry),
+    saveExecutions: (project, file) => folderOf(project).save("executions.json", file),
     remove: (project) => folderOf(project).remove(),
     openLog: (project, recorded, changed) =>
       openMessageLog({
@@ -110,6 +134,27 @@ function readMetadata(projects: string, name: string): ProjectMetadata | string 
   return parsed.output;
 }
 
+/** What is known of a project's executions; null if that is nothing. */
+function readExecutions(
+  projects: string,
+  name: string,
+  telemetry: Telemetry,
+): ExecutionsFile | null {
+  const path = join(projects, name, "executions.json");
+  if (!existsSync(path)) return null;
+  try {
+    return v.parse(executionsSchema, JSON.parse(readFileSync(path, "utf8")));
+  } catch (cause) {
+    // The log has it all but the images of queued prompts; the file is kept for whoever looks.
+    telemetry.log("error", "cannot read a project's executions", {
+      project_id: name,
+      error: cause,
+    });
+    renameSync(path, `${path}.corrupt`);
+    return null;
+  }
+}
+
 /**
  * The writes of one project, one after the other. Of several that wait for their turn, only one
  * is made, with the newest content. Whatever waits behind a removal finds the folder gone and
@@ -120,7 +165,7 @@ class ProjectFolder {
   readonly #places: { readonly projects: string; readonly trash: string };
   readonly #telemetry: Telemetry;
   #turn: Promise<unknown> = Promise.resolve();
-  #waiting: { text: string; readonly done: Promise<void> } | undefined;
+  readonly #waiting = new Map<string, { content: object; readonly done: Promise<void> }>();
   #listed = false;
   #removed = false;
 
@@ -134,18 +179,18 @@ class ProjectFolder {
     this.#telemetry = telemetry;
   }
 
-  save(metadata: ProjectMetadata): Promise<void> {
-    const text = `${JSON.stringify(metadata, null, 2)}\n`;
-    if (this.#waiting) {
-      this.#waiting.text = text;
-      return this.#waiting.done;
+  save(name: string, content: object): Promise<void> {
+    const waiting = this.#waiting.get(name);
+    if (waiting) {
+      waiting.content = content;
+      return waiting.done;
     }
     const done = this.#inTurn("save", async () => {
-      const newest = this.#waiting?.text ?? text;
-      this.#waiting = undefined;
-      if (!this.#removed) await this.#write(newest);
+      const newest = this.#waiting.get(name)?.content ?? content;
+      this.#waiting.delete(name);
+      if (!this.#removed) await this.#write(name, `${JSON.stringify(newest, null, 2)}\n`);
     });
-    this.#waiting = { text, done };
+    this.#waiting.set(name, { content, done });
     return done;
   }
 
@@ -175,9 +220,9 @@ class ProjectFolder {
     return done;
   }
 
-  async #write(text: string): Promise<void> {
+  async #write(name: string, text: string): Promise<void> {
     const folder = join(this.#places.projects, this.#id);
-    const target = join(folder, "metadata.json");
+    const target = join(folder, name);
     await mkdir(folder, { recursive: true, mode: 0o700 });
     const file = await open(`${target}.tmp`, "w", 0o600);
     try {

@@ -65,7 +65,10 @@ const fallbackModel = v.pipe(
 /** Null means the same as leaving the key out. */
 const maybe = <S extends v.GenericSchema>(schema: S) => v.nullish(schema);
 
-export const agentOptions = v.strictObject({
+/** An array without items has no unknown keys either, and would pass for an object. */
+const noArray = v.custom<object>((input) => !Array.isArray(input), "Expected an object");
+
+const fields = v.strictObject({
   model: maybe(model),
   permission_mode: maybe(v.picklist(permissionModes)),
   dangerously_skip_permissions: maybe(v.boolean()),
@@ -75,6 +78,7 @@ export const agentOptions = v.strictObject({
     v.union([
       v.pipe(v.string(), v.startsWith("/"), v.maxLength(4096), fitsArgument),
       v.pipe(
+        noArray,
         v.record(v.string(), v.unknown()),
         v.check(
           (config) => new TextEncoder().encode(JSON.stringify(config)).length <= argumentBytes,
@@ -96,6 +100,7 @@ export const agentOptions = v.strictObject({
     ),
   ),
 });
+export const agentOptions = v.pipe(noArray, fields);
 export type AgentOptions = v.InferOutput<typeof agentOptions>;
 
 export const image = v.strictObject({

@@ -3,7 +3,7 @@
  * rate limits, routing exhaustiveness, the test client's checks and the README come from here.
  */
 import * as v from "valibot";
-import { agentOptions, image, permissionModes } from "./agent-options.ts";
+import { agentOptions, image, model, permissionModes } from "./agent-options.ts";
 import { type ErrorCode, errors } from "./errors.ts";
 
 export const protocolVersion = 1;
@@ -90,6 +90,14 @@ export const clientMessages = {
     reply: "project_left",
     data: nothing,
   },
+  project_trust: {
+    about: "Say whether the directory's own settings may take effect, from the next run on",
+    project: true,
+    scope: "full",
+    cost: 1,
+    reply: "project_state",
+    data: v.strictObject({ trusted: v.boolean() }),
+  },
   execute: {
     about: "Run a prompt; what the agent prints streams to every subscriber",
     project: true,
@@ -103,7 +111,17 @@ export const clientMessages = {
       ),
       options: v.nullish(agentOptions),
       images: v.nullish(v.pipe(v.array(image), v.maxLength(100))),
+      queue: v.optional(v.boolean(), false),
+      execution_id: v.optional(uuid),
     }),
+  },
+  execution_cancel: {
+    about: "Take a queued prompt back",
+    project: true,
+    scope: "full",
+    cost: 1,
+    reply: "execution_cancelled",
+    data: v.strictObject({ execution_id: uuid }),
   },
   agent_kill: {
     about: "Stop the run; the reply comes once nothing of it is left",
@@ -120,6 +138,54 @@ export const clientMessages = {
     cost: 1,
     reply: "session_reset",
     data: nothing,
+  },
+  agent_set: {
+    about: "Change the permission mode or the model, of a live run at once; null is the default",
+    project: true,
+    scope: "full",
+    cost: 1,
+    reply: "project_state",
+    data: v.strictObject({
+      permission_mode: v.optional(v.nullable(v.picklist(permissionModes))),
+      model: v.optional(v.nullable(model)),
+    }),
+  },
+  permission_response: {
+    about: "Answer what the agent asks; the first answer wins",
+    project: true,
+    scope: "approve",
+    cost: 0,
+    reply: "permission_resolved",
+    data: v.strictObject({
+      permission_id: uuid,
+      decision: v.picklist(["allow", "deny"]),
+      updated_input: v.optional(v.record(v.string(), v.unknown())),
+      answers: v.optional(v.record(v.string(), v.union([v.string(), v.array(v.string())]))),
+      remember: v.optional(v.boolean()),
+      message: v.optional(v.pipe(v.string(), v.maxLength(10_000))),
+      interrupt: v.optional(v.boolean()),
+    }),
+  },
+  session_list: {
+    about: "List the agent's sessions in this directory, newest first",
+    project: true,
+    scope: "full",
+    cost: 1,
+    reply: "session_list_response",
+    data: v.nullish(
+      v.strictObject({
+        limit: v.optional(v.pipe(v.number(), v.integer(), v.minValue(1), v.maxValue(1000)), 50),
+      }),
+      { limit: 50 },
+    ),
+  },
+  session_resume: {
+    about: "Go on with one of those sessions, or with a copy of it",
+    project: true,
+    scope: "full",
+    cost: 1,
+    reply: "project_state",
+    data: v.strictObject({ session_id: uuid, fork: v.optional(v.boolean(), false) }),
   },
   get_messages: {
     about: "Read a page of the project's history",
@@ -201,6 +267,30 @@ const prompt = v.strictObject({
 });
 export type Prompt = v.InferOutput<typeof prompt>;
 
+export const permissionKinds = ["tool", "question", "plan"] as const;
+export const permissionRequest = v.strictObject({
+  permission_id: uuid,
+  execution_id: uuid,
+  kind: v.picklist(permissionKinds),
+  tool_name: v.string(),
+  display_name: v.optional(v.string()),
+  input: v.record(v.string(), v.unknown()),
+  description: v.optional(v.string()),
+  suggestions: v.optional(v.array(v.record(v.string(), v.unknown()))),
+  tool_use_id: v.optional(v.string()),
+  agent_id: v.optional(v.string()),
+  requested_at: timestamp,
+});
+export type PermissionRequest = v.InferOutput<typeof permissionRequest>;
+
+const resolution = v.strictObject({
+  permission_id: uuid,
+  decision: v.picklist(["allow", "deny", "withdrawn"]),
+  device: v.optional(v.string()),
+  reason: v.optional(v.string()),
+});
+export type Resolution = v.InferOutput<typeof resolution>;
+
 const record = v.variant("direction", [
   v.strictObject({
     seq,
@@ -221,6 +311,19 @@ const record = v.variant("direction", [
     message: v.strictObject({ type: v.string(), data: v.looseObject({}) }),
   }),
 ]);
+
+export const executionStatuses = ["queued", "running", "succeeded", "failed", "killed"] as const;
+export type ExecutionStatus = (typeof executionStatuses)[number];
+
+const session = v.strictObject({
+  session_id: v.string(),
+  title: v.string(),
+  first_prompt: v.string(),
+  updated_at: timestamp,
+  messages: count,
+  open_in_terminal: v.boolean(),
+});
+export type Session = v.InferOutput<typeof session>;
 
 interface ServerRow {
   about: string;
@@ -251,6 +354,30 @@ export const serverMessages = {
     about: "One line of the agent, untouched; a `stream_event` has no `seq` and is not logged",
     kind: "event",
     data: v.looseObject({ type: v.string() }),
+  },
+  permission_request: {
+    about: "The agent asks; it waits until somebody answers",
+    kind: "event",
+    data: permissionRequest,
+  },
+  permission_resolved: {
+    about: "A request was answered, or withdrawn",
+    kind: "event",
+    data: resolution,
+  },
+  execution_queued: {
+    about: "A prompt waits its turn; the reply has its id and position only",
+    kind: "event",
+    data: v.strictObject({
+      ...v.partial(prompt).entries,
+      execution_id: uuid,
+      position: count,
+    }),
+  },
+  execution_cancelled: {
+    about: "A queued prompt will not run; the reply has its id only",
+    kind: "event",
+    data: v.strictObject({ execution_id: uuid, reason: v.optional(v.string()) }),
   },
   session_reset: {
     about: "The next prompt begins a new conversation",
@@ -308,8 +435,22 @@ export const serverMessages = {
       ...projectState.entries,
       resume: v.picklist(["fresh", "reset", "truncated", "ok"]),
       from: seq,
-      permissions: v.array(v.looseObject({ permission_id: v.string() })),
+      permissions: v.array(permissionRequest),
     }),
+  },
+  execution_status: {
+    about: "What became of an execution whose id was used before",
+    kind: "reply",
+    data: v.strictObject({
+      execution_id: uuid,
+      status: v.picklist(executionStatuses),
+      position: v.optional(count),
+    }),
+  },
+  session_list_response: {
+    about: "The agent's sessions in this directory, newest first",
+    kind: "reply",
+    data: v.strictObject({ sessions: v.array(session) }),
   },
   project_left: { about: "Unsubscribed", kind: "reply", data: v.strictObject({}) },
   messages_response: {

@@ -55,6 +55,36 @@ export const metrics = {
     labels: ["direction"],
     values: ["input", "output"],
   },
+  queue_length: { kind: "gauge", about: "Prompts that wait their turn", labels: [] },
+  permissions_pending: {
+    kind: "gauge",
+    about: "Permission requests without an answer",
+    labels: [],
+  },
+  permissions_total: {
+    kind: "counter",
+    about: "Permission requests resolved",
+    labels: ["decision"],
+    values: ["allow", "deny", "withdrawn"],
+  },
+  permission_wait_seconds: {
+    kind: "histogram",
+    about: "Time a permission request waited for its answer",
+    labels: [],
+    buckets: [1, 5, 15, 60, 300, 3600],
+  },
+  processes_warm: { kind: "gauge", about: "Idle agents that wait for a next prompt", labels: [] },
+  warm_hits_total: { kind: "counter", about: "Prompts taken by a warm agent", labels: [] },
+  warm_misses_total: {
+    kind: "counter",
+    about: "Prompts for which an agent had to be started",
+    labels: [],
+  },
+  warm_evictions_total: {
+    kind: "counter",
+    about: "Warm agents ended to make room for another",
+    labels: [],
+  },
   processes_swept_total: {
     kind: "counter",
     about: "Processes that had to be killed after their run was over",

@@ -238,6 +238,27 @@ export const options = {
     default: "30s",
     about: "Time that runs get to end by themselves when the server is stopped",
   },
+  maxConcurrent: {
+    file: "execution.max_concurrent",
+    env: "PA_EXECUTION_MAX_CONCURRENT",
+    type: atLeast(1),
+    default: 10,
+    about: "Runs at the same time; further prompts are queued",
+  },
+  queueSize: {
+    file: "execution.queue_size",
+    env: "PA_EXECUTION_QUEUE_SIZE",
+    type: count,
+    default: 100,
+    about: "Prompts that wait their turn, in all projects",
+  },
+  permissionTimeout: {
+    file: "execution.permission_timeout",
+    env: "PA_EXECUTION_PERMISSION_TIMEOUT",
+    type: duration,
+    default: "0s",
+    about: "Time after which an unanswered permission request is denied; 0 waits without limit",
+  },
   logRotationSize: {
     file: "log_rotation.size",
     env: "PA_LOG_ROTATION_SIZE",
@@ -310,6 +331,20 @@ export const options = {
     ),
     default: null,
     about: "Environment variables for the agent, as NAME=value",
+  },
+  claudeIdleTimeout: {
+    file: "claude.idle_timeout",
+    env: "PA_CLAUDE_IDLE_TIMEOUT",
+    type: duration,
+    default: "60s",
+    about: "Time an agent stays warm after a run, for the next prompt; 0 ends it at once",
+  },
+  claudeMaxWarm: {
+    file: "claude.max_warm",
+    env: "PA_CLAUDE_MAX_WARM",
+    type: count,
+    default: 4,
+    about: "Agents that stay warm at the same time, at about 130 MB each",
   },
   claudeSshAgent: {
     file: "claude.ssh_agent",

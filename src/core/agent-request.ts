@@ -44,7 +44,10 @@ export function resolveOptions(
   return { permissionMode, model, options: { ...asked, add_dirs, allowed_tools } };
 }
 
-function refuseBypass(asked: AgentOptions): void {
+/** Modes in which nobody is asked need the server's own consent. */
+export function refuseBypass(
+  asked: Pick<AgentOptions, "permission_mode" | "dangerously_skip_permissions">,
+): void {
   const { permission_mode: mode, dangerously_skip_permissions: skip } = asked;
   const name = skip
     ? "dangerously_skip_permissions"

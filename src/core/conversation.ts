@@ -1,38 +1,51 @@
-import type { Image } from "../contract/agent-options.ts";
+import type { Image, PermissionMode } from "../contract/agent-options.ts";
 import { Fault } from "../contract/errors.ts";
-import { exitFault, readResult } from "./agent-result.ts";
+import { exitFault } from "./agent-result.ts";
 import type { ResolvedOptions } from "./agent-request.ts";
-import { event } from "./feed.ts";
+import type { Approvals } from "./approvals.ts";
 import type { Ledger } from "./ledger.ts";
-import type { AgentEvent, AgentLine, AgentProcess, LogEntry } from "./ports.ts";
+import { type Heard, Listener, type ListenerHooks } from "./listener.ts";
 import type { ProjectDeps } from "./project.ts";
 import type { Run } from "./run.ts";
+import type { WarmAgent } from "./warm.ts";
 
-/** One agent process. */
-interface Live {
-  readonly agent: AgentProcess;
+/** One agent process, from its start until nothing of it is left. */
+interface Live extends Heard, WarmAgent {
   /** Resolves when its last line has been dealt with and nothing of it is left. */
   readonly gone: Promise<void>;
-  /** What the agent says it has cost so far. */
-  costUsd: number;
-  /** The session that it was to resume does not exist and never did any work: begin afresh. */
-  restart: boolean;
+  readonly hooks: ListenerHooks;
+  /** With which trust it was started; another prompt with the same can go to the same process. */
+  readonly trusted: boolean;
+  /** It has served a prompt before this one. */
+  reused: boolean;
+  closing: boolean;
+  timer?: Disposable;
 }
 
 /** How long a failed write waits before it is tried again. */
 const storageRetryMs = 250;
+/** How long an idle agent may go on with what runs in its background. */
+const backgroundMs = 10 * 60_000;
 
-/** What is said between a project and its agent: prompts go in, lines come out, turns end. */
+/** A project's side of the talk: prompts go to an agent, which is started, kept warm and ended. */
 export class Conversation {
   readonly #ledger: Ledger;
+  readonly #approvals: Approvals;
+  readonly #listener: Listener;
   readonly #deps: ProjectDeps;
   /** Checks the directory again, just before it is worked in. */
   readonly #directory: () => string;
   #live: Live | undefined;
   #closed = false;
 
-  constructor(ledger: Ledger, deps: ProjectDeps, directory: () => string) {
+  constructor(
+    ledger: Ledger,
+    approvals: Approvals,
+    { deps, directory }: { deps: ProjectDeps; directory: () => string },
+  ) {
     this.#ledger = ledger;
+    this.#approvals = approvals;
+    this.#listener = new Listener(ledger, approvals, deps.telemetry);
     this.#deps = deps;
     this.#directory = directory;
   }
@@ -45,26 +58,35 @@ export class Conversation {
     } catch (error) {
       fault = error instanceof Fault ? error : this.#bug(run, error);
     }
-    if (run.over) return;
-    try {
-      await this.#persist(
-        () => this.#ledger.finish(run, fault, { lead: [] }),
-        (failed) => run.fail(failed),
-      );
-    } catch (error) {
-      this.#log("error", "cannot log the end of a run", { execution_id: run.id, error });
-    }
+    if (!run.over) await this.#finish(run, fault);
   }
 
-  /** Makes a stop that is under way an immediate one. */
+  /** Makes the end that a run was asked for an immediate one. */
   force(): void {
     void this.#live?.agent.stop(true);
+  }
+
+  /** Changes the agent that is running now; one that is only warm is not worth the trouble. */
+  async set(change: { permissionMode?: PermissionMode; model?: string | null }): Promise<void> {
+    const live = this.#live;
+    const { running } = this.#ledger.status;
+    if (!live || live.closing || !running) return this.retire();
+    const { permissionMode, model } = change;
+    if (permissionMode !== undefined) await live.agent.setPermissionMode(permissionMode);
+    if (model !== undefined) await live.agent.setModel(model);
+    live.asked = { ...live.asked, ...change };
+    if (this.#ledger.status.running) this.#ledger.note({ running: live.asked });
+  }
+
+  /** Lets an idle agent go, because the next prompt is not for it. */
+  retire(): void {
+    if (this.#live && !this.#ledger.run) this.#close(this.#live);
   }
 
   /** Ends the agent; resolves once nothing of it is left. */
   async close(): Promise<void> {
     this.#closed = true;
-    await this.#live?.agent.close();
+    if (this.#live) this.#close(this.#live);
     await this.#live?.gone;
   }
 
@@ -74,38 +96,106 @@ export class Conversation {
     prompt: { text: string; images: readonly Image[] },
     asked: ResolvedOptions,
   ): Promise<Fault | undefined> {
-    await this.#live?.gone;
     await this.#deps.runner.swept(this.#ledger.id);
     for (;;) {
       if (run.cause) return run.fault;
-      const live = this.#start(asked);
+      // oxlint-disable-next-line no-await-in-loop -- a second round replaces an agent that is gone
+      const live = await this.#obtain(asked);
+      if (!live) continue;
+      live.answered = false;
       live.agent.prompt(prompt.text, prompt.images);
-      // oxlint-disable-next-line no-await-in-loop -- a second round only replaces a lost session
-      await Promise.race([run.settled, run.stopped, live.gone]);
-      if (run.over) return undefined;
-      if (run.cause) {
-        // oxlint-disable-next-line no-await-in-loop -- returns
-        await Promise.all([live.agent.stop(false), live.gone]);
-        return run.fault;
-      }
-      // oxlint-disable-next-line no-await-in-loop -- the process is gone
-      if (!live.restart) return exitFault(await live.agent.exit);
+      // oxlint-disable-next-line no-await-in-loop -- as above
+      const fault = await this.#attend(run, live);
+      const diedUnnoticed = live.reused && !live.answered;
+      if (run.over || run.cause || !(live.restart || diedUnnoticed)) return fault;
     }
   }
 
-  #start({ permissionMode, model, options }: ResolvedOptions): Live {
-    const { sessionId } = this.#ledger.status;
+  /** Waits until a turn is over, or the run is to be stopped, or the agent is gone. */
+  async #attend(run: Run, live: Live): Promise<Fault | undefined> {
+    await Promise.race([run.settled, run.stopped, live.gone]);
+    if (run.over) return undefined;
+    if (!run.cause) return exitFault(await live.agent.exit);
+    await Promise.all([live.agent.stop(false), live.gone]);
+    return run.fault;
+  }
+
+  /** A turn that the agent has begun by itself. */
+  async #attendUnsolicited(live: Live): Promise<void> {
+    this.#wake(live);
+    const { run } = this.#ledger;
+    if (!run) return;
+    const fault = await this.#attend(run, live);
+    if (!run.over) await this.#finish(run, fault);
+  }
+
+  /** The warm agent, if it fits; else a new one, or nothing while the old one is on its way out. */
+  async #obtain(asked: ResolvedOptions): Promise<Live | undefined> {
+    const { telemetry, warm } = this.#deps;
+    const { trusted } = this.#ledger;
+    const live = this.#live;
+    if (live && !live.closing && fingerprint(live) === fingerprint({ asked, trusted })) {
+      this.#directory();
+      telemetry.count("warm_hits_total", {});
+      warm.delete(live);
+      live.timer?.[Symbol.dispose]();
+      live.reused = true;
+      return live;
+    }
+    if (live) {
+      this.#close(live);
+      await live.gone;
+      return undefined;
+    }
+    telemetry.count("warm_misses_total", {});
+    return this.#start(asked);
+  }
+
+  #start(asked: ResolvedOptions): Live {
+    const { sessionId, fork, remembered } = this.#ledger.status;
+    const { trusted } = this.#ledger;
+    const { options } = asked;
     const agent = this.#deps.runner.start({
       projectId: this.#ledger.id,
       cwd: this.#directory(),
-      trusted: this.#ledger.trusted,
-      permissionMode,
-      model,
-      options,
-      session: { id: sessionId ?? crypto.randomUUID(), resume: sessionId !== null },
+      trusted,
+      permissionMode: asked.permissionMode,
+      model: asked.model,
+      options: {
+        ...options,
+        allowed_tools: [...(options.allowed_tools ?? []), ...remembered.rules],
+        add_dirs: [...(options.add_dirs ?? []), ...remembered.directories],
+      },
+      session: {
+        id: sessionId ?? crypto.randomUUID(),
+        resume: sessionId !== null,
+        fork: fork && sessionId !== null,
+      },
     });
     const { promise: gone, resolve } = Promise.withResolvers<void>();
-    const live: Live = { agent, gone, costUsd: 0, restart: false };
+    const tasks = new Set<string>();
+    const live: Live = {
+      agent,
+      gone,
+      asked,
+      trusted,
+      costUsd: 0,
+      answered: false,
+      restart: false,
+      retrying: false,
+      reused: false,
+      closing: false,
+      tasks,
+      get busy() {
+        return tasks.size > 0;
+      },
+      evict: () => this.#close(live),
+      hooks: {
+        turnBegan: () => void this.#attendUnsolicited(live),
+        turnEnded: () => this.#rest(live),
+        tasksChanged: () => this.#rest(live),
+      },
+    };
     this.#live = live;
     void this.#read(live).then(resolve);
     return live;
@@ -117,11 +207,11 @@ export class Conversation {
       for await (const batch of live.agent.lines)
         for (const line of batch) {
           try {
-            this.#accept(live, line);
+            this.#listener.accept(live, line, live.hooks);
           } catch (error) {
             if (!isStorageFault(error)) throw error;
             // oxlint-disable-next-line no-await-in-loop -- lines stay in order
-            await this.#persist(() => this.#accept(live, line));
+            await this.#persist(() => this.#listener.accept(live, line, live.hooks));
           }
         }
     } catch (error) {
@@ -129,77 +219,56 @@ export class Conversation {
       await live.agent.stop(true);
     }
     await live.agent.close();
+    await this.#gone(live);
+  }
+
+  /** It is gone: what it asked needs no answer any more. */
+  async #gone(live: Live): Promise<void> {
+    this.#wake(live);
     if (this.#live === live) this.#live = undefined;
-  }
-
-  /** Deals with one line. Changes nothing if it throws, so that it can be tried again. */
-  #accept(live: Live, line: AgentLine): void {
-    this.#ledger.run?.heard();
-    switch (line.kind) {
-      case "delta":
-        return this.#ledger.feed.delta(line.text);
-      case "event":
-        return this.#event(live, line);
-      case "request":
-        return this.#deny(live, line.requestId, line.request.tool_name);
-      case "withdrawal":
-        return undefined;
-      case "unreadable":
-        return this.#notice("AGENT_LINE_UNREADABLE", line.message, { bytes: line.bytes });
+    try {
+      await this.#persist(() => this.#approvals.withdrawAll("the agent ended", live.agent));
+    } catch (error) {
+      this.#log("error", "cannot withdraw what an agent asked", { error });
     }
   }
 
-  #event(live: Live, line: { text: string; event: AgentEvent }): void {
-    const entry: LogEntry = { direction: "claude", message: line.text };
-    const { type, subtype, session_id } = line.event;
-    if (type === "result") return this.#result(live, entry, line.event);
-    this.#ledger.feed.emit(entry);
-    if (type !== "system" || subtype !== "init" || !session_id) return;
-    if (session_id === this.#ledger.status.sessionId) return;
-    this.#ledger.note({ sessionId: session_id, sessionProven: false });
+  async #finish(run: Run, fault: Fault | undefined): Promise<void> {
+    try {
+      await this.#persist(
+        () => {
+          this.#approvals.withdrawAll("the run ended");
+          this.#ledger.finish(run, fault, { lead: [] });
+        },
+        (failed) => run.fail(failed),
+      );
+    } catch (error) {
+      this.#log("error", "cannot log the end of a run", { execution_id: run.id, error });
+    }
   }
 
-  /** A turn is over: the run's, unless it was stopped or the agent began it by itself. */
-  #result(live: Live, entry: LogEntry, line: AgentEvent): void {
-    const { run, status, feed } = this.#ledger;
-    const result = readResult(line);
-    const restart = result.sessionMissing && !status.sessionProven;
-    const costUsd = Math.max(0, result.totalCostUsd - live.costUsd);
-    const change = {
-      usage: {
-        ...status.usage,
-        cost_usd: status.usage.cost_usd + costUsd,
-        input_tokens: status.usage.input_tokens + result.inputTokens,
-        output_tokens: status.usage.output_tokens + result.outputTokens,
-      },
-      sessionId: result.sessionMissing ? null : (line.session_id ?? status.sessionId),
-      sessionProven: !result.sessionMissing && (status.sessionProven || !result.fault),
-    };
-    if (run && !run.cause && !restart && !result.unsolicited)
-      this.#ledger.finish(run, result.fault, { lead: [entry], ...change });
-    else {
-      feed.emit(...(restart ? [entry, sessionLost] : [entry]));
-      this.#ledger.note(change);
-    }
-    live.costUsd = result.totalCostUsd;
-    live.restart = restart;
-    const { telemetry } = this.#deps;
-    telemetry.count("execution_cost_usd_total", {}, costUsd);
-    telemetry.count("execution_tokens_total", { direction: "input" }, result.inputTokens);
-    telemetry.count("execution_tokens_total", { direction: "output" }, result.outputTokens);
+  /** Keeps an agent without a turn for a while, in case of another prompt. */
+  #rest(live: Live): void {
+    if (this.#ledger.run || live.closing) return;
+    const { clock, config, warm } = this.#deps;
+    live.timer?.[Symbol.dispose]();
+    if (!live.busy && (config.claudeIdleTimeout === 0 || this.#closed)) return this.#close(live);
+    live.timer = clock.after(live.busy ? backgroundMs : config.claudeIdleTimeout, () =>
+      this.#close(live),
+    );
+    warm.add(live);
+  }
+
+  /** It is in use again, or gone. */
+  #wake(live: Live): void {
+    live.timer?.[Symbol.dispose]();
+    this.#deps.warm.delete(live);
+  }
+
+  #close(live: Live): void {
+    live.closing = true;
+    this.#wake(live);
     void live.agent.close();
-  }
-
-  /** Nobody can answer yet: a request that hangs would be worse than one that is refused. */
-  #deny(live: Live, requestId: string, tool: string): void {
-    const text = `The agent asked to use ${tool}; it was refused because nobody can be asked yet`;
-    this.#notice("PERMISSION_DENIED", text, { tool });
-    const message = "Nobody can be asked for permission here";
-    live.agent.answer(requestId, { behavior: "deny", message });
-  }
-
-  #notice(code: string, message: string, details: Record<string, unknown>): void {
-    this.#ledger.feed.emit(event({ type: "notice", data: { code, message, details } }));
   }
 
   /** Tries a write until there is room for it. The agent is not read from meanwhile. */
@@ -235,13 +304,9 @@ export class Conversation {
   }
 }
 
-const sessionLost = event({
-  type: "notice",
-  data: {
-    code: "SESSION_LOST",
-    message: "The agent does not know the conversation any more; the prompt begins a new one",
-  },
-});
+function fingerprint({ asked, trusted }: Pick<Live, "asked" | "trusted">): string {
+  return JSON.stringify([asked.permissionMode, asked.model, asked.options, trusted]);
+}
 
 function isStorageFault(error: unknown): error is Fault {
   return error instanceof Fault && error.code === "STORAGE_ERROR";

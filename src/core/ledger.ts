@@ -1,25 +1,25 @@
 import { Fault } from "../contract/errors.ts";
-import type { ProjectState, Prompt } from "../contract/messages.ts";
+import type { PermissionRequest, ProjectState, Prompt } from "../contract/messages.ts";
 import type { ResolvedOptions } from "./agent-request.ts";
 import { event, type Feed, promptEntry } from "./feed.ts";
 import type { LogEntry, ProjectMetadata } from "./ports.ts";
 import type { ProjectDeps } from "./project.ts";
 import { type Outcome, Run } from "./run.ts";
+import { describe, type Status } from "./status.ts";
 
-/** What changes about a project. All of it changes together with a logged `project_state`. */
-export interface Status {
-  readonly state: ProjectState["state"];
-  readonly sessionId: string | null;
-  readonly sessionProven: boolean;
-  readonly execution: ProjectState["execution"];
-  readonly running: ResolvedOptions | null;
-  readonly lastActive: string;
-  readonly usage: ProjectState["usage"];
-  readonly error: ProjectState["error"];
+/** What else there is to know and to do about a project. */
+export interface LedgerHooks {
+  readonly queued: () => number;
+  readonly pending: () => readonly PermissionRequest[];
+  /** Called after every change. */
+  readonly changed: () => void;
+  readonly ended: (run: Run, outcome: Outcome) => void;
 }
 
 /** For how long it is taken for granted that the directory is still there. */
 const availableMs = 2_000;
+/** Reasons of a failed run after which the next one would most likely fail too. */
+const brokenAgent = new Set(["no_result", "not_logged_in", "server_crash", "shutdown"]);
 
 /** What is true of a project now. Nothing changes here that its subscribers do not read. */
 export class Ledger {
@@ -28,8 +28,9 @@ export class Ledger {
   readonly feed: Feed;
   readonly #createdAt: string;
   readonly #deps: ProjectDeps;
-  readonly #trusted: boolean | null;
-  readonly #changed: () => void;
+  readonly #hooks: LedgerHooks;
+  /** Requests that were open when the server went down. */
+  readonly #lost: readonly string[];
   #status: Status;
   #run: Run | undefined;
   #available = { at: Number.NEGATIVE_INFINITY, value: false };
@@ -37,21 +38,27 @@ export class Ledger {
   constructor(
     metadata: ProjectMetadata,
     feed: Feed,
-    { deps, changed }: { deps: ProjectDeps; changed: () => void },
+    { deps, hooks }: { deps: ProjectDeps; hooks: LedgerHooks },
   ) {
     this.id = metadata.id;
     this.path = metadata.path;
     this.feed = feed;
     this.#createdAt = metadata.created_at;
     this.#deps = deps;
-    this.#trusted = metadata.trusted;
-    this.#changed = changed;
+    this.#hooks = hooks;
+    this.#lost = metadata.open_permissions;
     this.#status = {
       state: metadata.state,
-      sessionId: metadata.session_id,
-      sessionProven: metadata.session_proven,
       execution: null,
       running: null,
+      sessionId: metadata.session_id,
+      sessionProven: metadata.session_proven,
+      fork: metadata.fork,
+      remembered: metadata.remembered,
+      trusted: metadata.trusted,
+      permissionMode: metadata.permission_mode,
+      model: metadata.model,
+      paused: metadata.paused,
       lastActive: metadata.last_active,
       usage: metadata.usage,
       error: metadata.error,
@@ -68,7 +75,7 @@ export class Ledger {
   }
 
   get trusted(): boolean {
-    return this.#trusted ?? this.#deps.runner.trusts(this.path);
+    return this.#status.trusted ?? this.#deps.runner.trusts(this.path);
   }
 
   get snapshot(): ProjectState {
@@ -76,19 +83,26 @@ export class Ledger {
   }
 
   get metadata(): ProjectMetadata {
-    const { state, sessionId, sessionProven, lastActive, usage, error } = this.#status;
+    const status = this.#status;
     return {
       version: 1,
       id: this.id,
       path: this.path,
       created_at: this.#createdAt,
-      trusted: this.#trusted,
-      session_proven: sessionProven,
-      state,
-      session_id: sessionId,
-      last_active: lastActive,
-      usage,
-      error,
+      trusted: status.trusted,
+      permission_mode: status.permissionMode,
+      model: status.model,
+      session_proven: status.sessionProven,
+      fork: status.fork,
+      remembered: status.remembered,
+      open_permissions: this.#hooks.pending().map(({ permission_id }) => permission_id),
+      queued: this.#hooks.queued(),
+      paused: status.paused,
+      state: status.state,
+      session_id: status.sessionId,
+      last_active: status.lastActive,
+      usage: status.usage,
+      error: status.error,
       log: this.feed.log.state(),
     };
   }
@@ -110,27 +124,32 @@ export class Ledger {
     const seq = this.feed.lastSeq + lead.length + 1;
     this.feed.emit(...lead, event({ type: "project_state", data: this.#render(next, seq) }));
     this.#status = next;
-    this.save();
-    this.#changed();
+    this.touch();
   }
 
-  /** Notes what the agent's own line, already logged, has said; the next state repeats it. */
-  note(change: Partial<Pick<Status, "sessionId" | "sessionProven" | "usage">>): void {
+  /** Notes what a line already logged has said; the next state repeats it. */
+  note(change: Partial<Status>): void {
     this.#status = { ...this.#status, ...change };
+  }
+
+  /** Something that every client sees has changed. */
+  touch(): void {
+    this.save();
+    this.#hooks.changed();
   }
 
   /** Logs an accepted prompt and the beginning of its run. */
   begin(prompt: Prompt, running: ResolvedOptions): Run {
-    const { clock, config, stats } = this.#deps;
-    const startedAt = clock.now();
-    const execution = { id: prompt.execution_id, started_at: startedAt.toISOString() };
-    const change = { state: "EXECUTING", execution, running, error: null } as const;
-    this.enter(change, [promptEntry(prompt)]);
-    const limits = { silenceMs: config.executionTimeout, totalMs: config.executionTotalTimeout };
-    const run = new Run({ id: execution.id, startedAt, limits }, clock);
-    this.#run = run;
-    stats.started();
-    return run;
+    const change = { running, error: null, paused: false };
+    return this.#begin(prompt.execution_id, change, {
+      lead: [promptEntry(prompt)],
+      solicited: true,
+    });
+  }
+
+  /** Logs that the agent has begun a turn by itself, behind `lead`. */
+  beginUnsolicited(lead: readonly LogEntry[]): Run {
+    return this.#begin(crypto.randomUUID(), {}, { lead, solicited: false });
   }
 
   /** Logs the end of a run behind `lead`, which led to it: all of it, or it throws. */
@@ -143,8 +162,11 @@ export class Ledger {
     const durationMs = run.durationMs;
     const usage = change.usage ?? this.#status.usage;
     const entries = fault ? [...lead, event({ type: "error", data: fault.data })] : lead;
+    const outcome = outcomeOf(run, fault);
+    const broken = fault?.code === "CLAUDE_NOT_FOUND" || brokenAgent.has(reasonOf(fault));
     this.enter(
       {
+        paused: broken || outcome === "killed",
         ...change,
         state: fault ? "ERROR" : "IDLE",
         error: fault ? { code: fault.code, message: fault.message } : null,
@@ -158,26 +180,55 @@ export class Ledger {
     // The end of a run is on the disk before anybody who waits for it is told.
     const state = this.snapshot;
     run.settle(this.feed.log.sync().then(() => state));
-    this.#report(run, fault, durationMs);
+    this.#report(run, { fault, outcome, durationMs });
   }
 
   /** Settles what a server that went down in the middle of a run left behind. */
   recover(): void {
-    if (this.#status.state !== "EXECUTING") return;
+    const reason = "the server went down";
+    const withdrawn = this.#lost.map((permission_id) =>
+      event({
+        type: "permission_resolved",
+        data: { permission_id, decision: "withdrawn", reason },
+      }),
+    );
+    if (this.#status.state !== "EXECUTING") {
+      if (withdrawn.length > 0) this.feed.emit(...withdrawn);
+      return;
+    }
     const fault = new Fault(
       "EXECUTION_FAILED",
       "Cannot finish the run: the server went down while it was in progress",
       { reason: "server_crash" },
     );
     const { code, message, data } = fault;
-    this.enter({ state: "ERROR", error: { code, message } }, [event({ type: "error", data })]);
+    this.enter({ state: "ERROR", error: { code, message }, paused: true }, [
+      ...withdrawn,
+      event({ type: "error", data }),
+    ]);
     this.#deps.telemetry.count("executions_total", { outcome: "interrupted" });
   }
 
-  #report(run: Run, fault: Fault | undefined, durationMs: number): void {
+  #begin(
+    id: string,
+    change: Partial<Status>,
+    { lead, solicited }: { lead: readonly LogEntry[]; solicited: boolean },
+  ): Run {
+    const { clock, config, stats } = this.#deps;
+    const execution = { id, started_at: clock.now().toISOString() };
+    this.enter({ ...change, state: "EXECUTING", execution }, lead);
+    const limits = { silenceMs: config.executionTimeout, totalMs: config.executionTotalTimeout };
+    const run = new Run({ id, solicited, limits }, clock);
+    this.#run = run;
+    stats.started();
+    return run;
+  }
+
+  #report(run: Run, end: { fault: Fault | undefined; outcome: Outcome; durationMs: number }): void {
     const { stats, telemetry } = this.#deps;
-    const outcome = outcomeOf(run, fault);
+    const { fault, outcome, durationMs } = end;
     stats.ended(outcome, durationMs);
+    this.#hooks.ended(run, outcome);
     if (fault) telemetry.count("errors_total", { code: fault.code });
     telemetry.log(fault ? "warn" : "info", "execution ended", {
       project_id: this.id,
@@ -185,7 +236,7 @@ export class Ledger {
       session_id: this.#status.sessionId,
       outcome,
       code: fault?.code,
-      reason: fault?.details?.["reason"],
+      reason: reasonOf(fault),
       exit_code: fault?.details?.["exit_code"],
       duration_ms: durationMs,
     });
@@ -200,37 +251,30 @@ export class Ledger {
 
   #render(status: Status, lastSeq: number): ProjectState {
     const { config } = this.#deps;
-    const { sessionId, running } = status;
-    return {
+    return describe(status, {
       id: this.id,
       path: this.path,
-      state: status.state,
       created_at: this.#createdAt,
-      last_active: status.lastActive,
-      session_id: sessionId,
       epoch: this.feed.log.state().epoch,
       last_seq: lastSeq,
-      trusted: this.trusted,
+      trusted: status.trusted ?? this.#deps.runner.trusts(this.path),
       available: this.#isAvailable(),
-      permission_mode: running?.permissionMode ?? config.claudePermissionMode,
-      model: running?.model ?? config.claudeModel,
-      resume_command: sessionId && `cd ${shellQuote(this.path)} && claude --resume ${sessionId}`,
-      execution: status.execution,
-      queued: 0,
-      pending_permissions: 0,
-      usage: status.usage,
-      error: status.error,
-    };
+      queued: this.#hooks.queued(),
+      pending_permissions: this.#hooks.pending().length,
+      permission_mode: config.claudePermissionMode,
+      model: config.claudeModel,
+    });
   }
 }
 
 function outcomeOf(run: Run, fault: Fault | undefined): Outcome {
-  if (run.cause === "kill") return "killed";
+  if (run.cause === "kill" || run.interrupted) return "killed";
   if (run.cause === "shutdown") return "interrupted";
   if (run.cause) return "timeout";
   return fault ? "failed" : "success";
 }
 
-function shellQuote(text: string): string {
-  return /^[\w@%+=:,./-]+$/.test(text) ? text : `'${text.replaceAll("'", `'\\''`)}'`;
+function reasonOf(fault: Fault | undefined): string {
+  const reason = fault?.details?.["reason"];
+  return typeof reason === "string" ? reason : "";
 }

@@ -5,7 +5,7 @@
 import type { AgentOptions, Image, PermissionMode } from "../contract/agent-options.ts";
 import type { Fault } from "../contract/errors.ts";
 import type { CounterName, GaugeName, HistogramName, Labels } from "../contract/metrics.ts";
-import type { ProjectState, ServerType } from "../contract/messages.ts";
+import type { ExecutionStatus, ProjectState, ServerType, Session } from "../contract/messages.ts";
 
 export interface Clock {
   readonly now: () => Date;
@@ -129,6 +129,21 @@ export interface ProjectMetadata {
   readonly trusted: boolean | null;
   /** Whether a turn of this session was ever completed, so that resuming it must work. */
   readonly session_proven: boolean;
+  /** Set by `agent_set`; null takes the configuration's. */
+  readonly permission_mode: PermissionMode | null;
+  readonly model: string | null;
+  /** The session is to be continued as a copy. */
+  readonly fork: boolean;
+  /** What a person allowed for the rest of this session. */
+  readonly remembered: {
+    readonly rules: readonly string[];
+    readonly directories: readonly string[];
+  };
+  /** Requests without an answer, which nobody can answer after a crash. */
+  readonly open_permissions: readonly string[];
+  readonly queued: number;
+  /** The queue waits until a person has seen why the last run ended. */
+  readonly paused: boolean;
   /** Caches of what the log's tail says. */
   readonly state: ProjectState["state"];
   readonly session_id: string | null;
@@ -138,11 +153,31 @@ export interface ProjectMetadata {
   readonly log: LogState | null;
 }
 
+/** A prompt that waits its turn. */
+export interface QueuedPrompt {
+  readonly execution_id: string;
+  readonly prompt: string;
+  readonly options: AgentOptions;
+  readonly images: readonly Image[];
+  readonly device: string | null;
+  readonly queued_at: string;
+}
+
+/** Which prompts a project has accepted, as of the record `seq` of its log. */
+export interface ExecutionsFile {
+  readonly seq: number;
+  /** Oldest first. */
+  readonly accepted: readonly (readonly [id: string, status: ExecutionStatus])[];
+  readonly queue: readonly QueuedPrompt[];
+}
+
 /** Project metadata and logs on disk. */
 export interface ProjectStore {
   readonly load: () => readonly ProjectMetadata[];
   /** Resolves once the metadata is on the disk; saves of one project happen in order. */
   readonly save: (metadata: ProjectMetadata) => Promise<void>;
+  readonly loadExecutions: (id: string) => ExecutionsFile | null;
+  readonly saveExecutions: (id: string, file: ExecutionsFile) => Promise<void>;
   /** Forgets metadata and log; resolves once that is on the disk. */
   readonly remove: (id: string) => Promise<void>;
   /** Opens or creates a project's log. `changed` is called when `state()` should be saved. */
@@ -181,7 +216,15 @@ export interface AgentRequest {
   readonly model: string | null;
   readonly options: AgentOptions;
   /** Resumes this session, or begins one with this id. */
-  readonly session: { readonly id: string; readonly resume: boolean };
+  readonly session: { readonly id: string; readonly resume: boolean; readonly fork: boolean };
+}
+
+/** The agent's own record of conversations, its terminal's included. */
+export interface SessionBook {
+  /** Newest first. */
+  readonly list: (directory: string, limit: number) => Promise<Session[]>;
+  /** Undefined when that directory has no such session. */
+  readonly find: (directory: string, sessionId: string) => Promise<Session | undefined>;
 }
 
 /** Starts the agent program. */
@@ -251,6 +294,9 @@ export interface AgentProcess {
   readonly exit: Promise<AgentExit>;
   readonly prompt: (text: string, images: readonly Image[]) => void;
   readonly answer: (requestId: string, answer: ToolAnswer) => void;
+  /** Change the live process; reject with a Fault when it refuses. */
+  readonly setPermissionMode: (mode: PermissionMode) => Promise<void>;
+  readonly setModel: (model: string | null) => Promise<void>;
   /** Lets it finish by itself: end of input, then ever firmer. Resolves once nothing of it is left. */
   readonly close: () => Promise<void>;
   /** Interrupts it, then as `close`; `force` goes straight to SIGKILL. Resolves likewise. */

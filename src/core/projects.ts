@@ -4,7 +4,9 @@ import { Feed } from "./feed.ts";
 import { encode } from "./frame.ts";
 import type { LogState, ProjectMetadata, Publisher } from "./ports.ts";
 import { Project, type ProjectDeps } from "./project.ts";
+import { Queue } from "./queue.ts";
 import { restore } from "./restore.ts";
+import { Warm } from "./warm.ts";
 
 /** The topic of what every client is told. */
 export const lobby = "lobby";
@@ -13,18 +15,30 @@ export const lobby = "lobby";
 export class Projects {
   readonly #deps: ProjectDeps;
   readonly #publisher: Publisher;
+  readonly #queue: Queue;
   readonly #byId = new Map<string, Project>();
   #draining = false;
 
-  constructor(deps: Omit<ProjectDeps, "changed">, publisher: Publisher) {
+  constructor(deps: Omit<ProjectDeps, "changed" | "queue" | "warm">, publisher: Publisher) {
     this.#publisher = publisher;
-    this.#deps = { ...deps, changed: (project) => this.#updated(project) };
+    this.#queue = new Queue(deps);
+    this.#deps = {
+      ...deps,
+      queue: this.#queue,
+      warm: new Warm(deps.config.claudeMaxWarm, deps.telemetry),
+      changed: (project) => this.#updated(project),
+    };
     for (const metadata of deps.store.load()) this.#restore(metadata);
     this.#counted();
   }
 
   get size(): number {
     return this.#byId.size;
+  }
+
+  /** Prompts that wait their turn. */
+  get queued(): number {
+    return this.#queue.length;
   }
 
   get executing(): number {
@@ -77,6 +91,7 @@ export class Projects {
     if (project.executing)
       throw new Fault("PROCESS_ACTIVE", "Cannot delete the project: a run is in progress");
     this.#byId.delete(id);
+    for (const executionId of project.waiting) this.#queue.remove(executionId);
     this.#counted();
     this.announce("project_deleted", {}, id);
     await project.close();
@@ -92,6 +107,7 @@ export class Projects {
   /** Takes no more work, waits up to `graceMs` for the runs to end, then ends them. */
   async drain(graceMs: number): Promise<void> {
     this.#draining = true;
+    this.#queue.close();
     const projects = [...this.#byId.values()];
     const { promise: late, resolve } = Promise.withResolvers<void>();
     using timers = new DisposableStack();
@@ -103,6 +119,7 @@ export class Projects {
   /** Ends everything, and leaves every log closed in order. */
   async close(): Promise<void> {
     this.#draining = true;
+    this.#queue.close();
     const closing = Array.from(this.#byId.values(), async (project) => {
       await project.close();
       await this.#deps.store.save(project.metadata);
@@ -166,6 +183,10 @@ export class Projects {
 
   #updated(project: Project): void {
     this.announce("project_updated", project.snapshot, project.id);
+    let pending = 0;
+    for (const { permissions } of this.#byId.values()) pending += permissions.length;
+    this.#deps.telemetry.gauge("permissions_pending", {}, pending);
+    this.#queue.schedule();
   }
 
   #counted(): void {
@@ -176,6 +197,13 @@ export class Projects {
 const blank = {
   version: 1,
   session_proven: false,
+  permission_mode: null,
+  model: null,
+  fork: false,
+  remembered: { rules: [], directories: [] },
+  open_permissions: [],
+  queued: 0,
+  paused: false,
   state: "IDLE",
   session_id: null,
   usage: { cost_usd: 0, input_tokens: 0, output_tokens: 0, runs: 0, duration_ms: 0 },

@@ -17,27 +17,31 @@ interface Limits {
 /** One prompt from its acceptance to its end. The first cause to end it wins. */
 export class Run {
   readonly id: string;
-  readonly startedAt: Date;
+  /** Whether somebody asked for it; the agent begins a turn by itself when a background task ends. */
+  readonly solicited: boolean;
+  /** A person refused a request and asked the agent to stop: its error is no failure. */
+  interrupted = false;
   readonly #limits: Limits;
   readonly #clock: Clock;
   readonly #begin: number;
   readonly #stopped = Promise.withResolvers<Cause>();
   readonly #settled = Promise.withResolvers<void>();
   readonly #ended = Promise.withResolvers<ProjectState>();
-  readonly #timers = new DisposableStack();
+  #timer: Disposable | undefined;
   #lastOutput: number;
+  #pausedAt: number | undefined;
+  #pausedMs = 0;
   #cause: Cause | undefined;
+  #over = false;
 
-  constructor(options: { id: string; startedAt: Date; limits: Limits }, clock: Clock) {
-    const { limits } = options;
+  constructor(options: { id: string; solicited: boolean; limits: Limits }, clock: Clock) {
     this.id = options.id;
-    this.startedAt = options.startedAt;
-    this.#limits = limits;
+    this.solicited = options.solicited;
+    this.#limits = options.limits;
     this.#clock = clock;
     this.#begin = clock.monotonic();
     this.#lastOutput = this.#begin;
-    if (limits.totalMs > 0) this.#timers.use(clock.after(limits.totalMs, () => this.stop("total")));
-    if (limits.silenceMs > 0) this.#watch(limits.silenceMs, limits.silenceMs);
+    this.#arm();
     // Whoever waits for the end is told why it failed; without a waiter it is no unhandled error.
     this.#ended.promise.catch(() => undefined);
   }
@@ -48,12 +52,7 @@ export class Run {
 
   /** Whether its end is logged, if perhaps not yet on the disk. */
   get over(): boolean {
-    return this.#timers.disposed;
-  }
-
-  /** Resolves when it is over. */
-  get settled(): Promise<void> {
-    return this.#settled.promise;
+    return this.#over;
   }
 
   /** What the person reads when the run was stopped; undefined where that is no error. */
@@ -85,6 +84,11 @@ export class Run {
     return this.#stopped.promise;
   }
 
+  /** Resolves when it is over. */
+  get settled(): Promise<void> {
+    return this.#settled.promise;
+  }
+
   /** Resolves with the project's state when the end is on the disk; rejects when it cannot be. */
   get ended(): Promise<ProjectState> {
     return this.#ended.promise;
@@ -94,6 +98,7 @@ export class Run {
   stop(cause: Cause): void {
     if (this.#cause) return;
     this.#cause = cause;
+    this.#timer?.[Symbol.dispose]();
     this.#stopped.resolve(cause);
   }
 
@@ -102,9 +107,25 @@ export class Run {
     this.#lastOutput = this.#clock.monotonic();
   }
 
+  /** Somebody is asked: until `resume`, time does not count. */
+  pause(): void {
+    if (this.#pausedAt !== undefined) return;
+    this.#pausedAt = this.#clock.monotonic();
+    this.#timer?.[Symbol.dispose]();
+  }
+
+  resume(): void {
+    if (this.#pausedAt === undefined) return;
+    this.#pausedMs += this.#clock.monotonic() - this.#pausedAt;
+    this.#pausedAt = undefined;
+    this.heard();
+    this.#arm();
+  }
+
   /** The end is logged; `synced` resolves with the state it led to once that is on the disk. */
   settle(synced: Promise<ProjectState>): void {
-    this.#timers.dispose();
+    this.#over = true;
+    this.#timer?.[Symbol.dispose]();
     this.#settled.resolve();
     this.#ended.resolve(synced);
   }
@@ -114,15 +135,17 @@ export class Run {
     this.#ended.reject(fault);
   }
 
-  /** Looks again whenever the silence could have become too long, not at every line. */
-  #watch(silenceMs: number, inMs: number): void {
-    const timer = this.#clock.after(inMs, () => {
-      if (this.#timers.disposed) return;
-      const left = this.#lastOutput + silenceMs - this.#clock.monotonic();
-      if (left <= 0) return this.stop("silence");
-      this.#watch(silenceMs, left);
-    });
-    this.#timers.use(timer);
+  /** Looks again when a limit could have been reached, not at every line. */
+  #arm(): void {
+    if (this.#over || this.#cause || this.#pausedAt !== undefined) return;
+    const { silenceMs, totalMs } = this.#limits;
+    const now = this.#clock.monotonic();
+    const silence = silenceMs > 0 ? this.#lastOutput + silenceMs - now : Infinity;
+    const total = totalMs > 0 ? this.#begin + this.#pausedMs + totalMs - now : Infinity;
+    if (silence <= 0) return this.stop("silence");
+    if (total <= 0) return this.stop("total");
+    const left = Math.min(silence, total);
+    if (left < Infinity) this.#timer = this.#clock.after(Math.ceil(left), () => this.#arm());
   }
 }
 

@@ -15,6 +15,10 @@ export class ExecutionStats {
     this.#telemetry = telemetry;
   }
 
+  get active(): number {
+    return this.#active;
+  }
+
   started(): void {
     this.#active += 1;
     this.#telemetry.gauge("executions_active", {}, this.#active);

@@ -60,6 +60,11 @@ export class Subscription {
     this.#telemetry.count("slow_subscribers_total", {});
   }
 
+  /** Whether nothing will ever be sent any more. */
+  get stopped(): boolean {
+    return this.#stopped;
+  }
+
   stop(): void {
     if (this.#stopped) return;
     this.#stopped = true;

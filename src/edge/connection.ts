@@ -64,6 +64,8 @@ export class Connection {
 
   /** Throws when joining one more project would be too much. */
   mayJoin(projectId: string): void {
+    // A project that was deleted ended its subscriptions, and takes no place any more.
+    for (const [id, { stopped }] of this.#joined) if (stopped) this.#joined.delete(id);
     if (this.#joined.has(projectId) || this.#joined.size < maxJoined) return;
     throw new Fault(
       "RESOURCE_LIMIT",

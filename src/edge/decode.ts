@@ -4,6 +4,8 @@ import { type ClientMessage, type ClientType, clientMessages } from "../contract
 
 /** Levels of nesting that a frame may have; deeper ones are refused before they are parsed. */
 const maxDepth = 32;
+/** Characters of an id; ids come back in replies, and go to the log. */
+const maxId = 128;
 
 /** A frame that is no JSON object: ten of these in a row end a connection. */
 export class Unparsable extends Fault {}
@@ -35,15 +37,14 @@ export function parseFrame(frame: string | Buffer): Fields {
 
 /** The `request_id` of a frame, if one can be read, however wrong the rest of it is. */
 export function requestIdOf({ request_id }: Fields): string | undefined {
-  const readable = typeof request_id === "string" && request_id !== "" && request_id.length <= 128;
-  return readable ? request_id : undefined;
+  return isShort(request_id) && request_id !== "" ? request_id : undefined;
 }
 
 /** Checks the envelope. `project_id` may stand on top level or inside `data`. */
 export function readEnvelope(frame: Fields): Envelope {
   const { type, request_id, data = null } = frame;
   if (request_id !== undefined && requestIdOf(frame) === undefined)
-    throw invalid("request_id", "the request_id is not a string of 1 to 128 characters");
+    throw invalid("request_id", `the request_id is not a string of 1 to ${maxId} characters`);
   if (typeof type !== "string") throw invalid("type", "it has no type");
   if (!isKnown(type)) throw invalid("type", `${quote(type.slice(0, 64))} is no message type`);
   if (data !== null && !isObject(data)) throw invalid("data", "its data is not an object");
@@ -52,8 +53,8 @@ export function readEnvelope(frame: Fields): Envelope {
   if (outer !== undefined && inner !== undefined && outer !== inner)
     throw invalid("project_id", "it names two different projects");
   const project_id = outer ?? inner;
-  if (project_id !== undefined && typeof project_id !== "string")
-    throw invalid("project_id", "the project_id is not a string");
+  if (project_id !== undefined && !isShort(project_id))
+    throw invalid("project_id", `the project_id is not a string of at most ${maxId} characters`);
   if (clientMessages[type].project && !project_id)
     throw invalid("project_id", `${type} needs a project_id`);
   return { type, project_id, request_id: requestIdOf(frame), data: data === null ? null : rest };
@@ -83,6 +84,10 @@ function invalid(path: string, what: string): Fault {
 
 function isKnown(type: string): type is ClientType {
   return Object.hasOwn(clientMessages, type);
+}
+
+function isShort(id: unknown): id is string {
+  return typeof id === "string" && id.length <= maxId;
 }
 
 function isObject(value: unknown): value is Record<string, unknown> {

@@ -49,7 +49,7 @@ export const handlers: Handlers = {
     const subscription = connection.join(project, { from: verdict.from, deltas });
     return {
       type: "project_joined",
-      data: { ...project.snapshot, ...verdict, permissions: [] },
+      data: { ...project.snapshot, ...verdict, permissions: [...project.permissions] },
       after() {
         for (const { message, details } of feed.repairs)
           connection.send(
@@ -73,11 +73,64 @@ export const handlers: Handlers = {
     const project = projects.get(project_id);
     connection.mayJoin(project_id);
     const { prompt, options, images } = data;
-    const request = { prompt, options: options ?? {}, images: images ?? [], device: null };
-    const state = project.execute(request, () => {
+    const request = {
+      prompt,
+      options: options ?? {},
+      images: images ?? [],
+      device: null,
+      queue: data.queue,
+      execution_id: data.execution_id,
+    };
+    const accepted = project.execute(request, () => {
       if (connection.hasJoined(project_id)) return;
       connection.join(project, { from: project.feed.lastSeq, deltas: true }).pump();
     });
+    await project.feed.log.sync();
+    if (accepted.kind === "started") return { type: "project_state", data: accepted.state };
+    const { kind, ...answer } = accepted;
+    if (kind === "queued") await project.queueSaved();
+    return "status" in answer
+      ? { type: "execution_status", data: answer }
+      : { type: "execution_queued", data: answer };
+  },
+
+  async execution_cancel({ project_id, data: { execution_id } }, { projects }) {
+    const project = projects.get(project_id);
+    project.cancelQueued(execution_id, "a person took it back");
+    await project.queueSaved();
+    return { type: "execution_cancelled", data: { execution_id } };
+  },
+
+  async project_trust({ project_id, data }, { projects }) {
+    return { type: "project_state", data: await projects.get(project_id).trust(data.trusted) };
+  },
+
+  async agent_set({ project_id, data }, { projects }) {
+    const project = projects.get(project_id);
+    const { permission_mode: permissionMode, model } = data;
+    const state = await project.set({
+      ...(permissionMode === undefined ? {} : { permissionMode }),
+      ...(model === undefined ? {} : { model }),
+    });
+    await project.feed.log.sync();
+    return { type: "project_state", data: state };
+  },
+
+  async permission_response({ project_id, data }, { projects }) {
+    const project = projects.get(project_id);
+    const resolution = project.respond(data, null);
+    await project.feed.log.sync();
+    return { type: "permission_resolved", data: resolution };
+  },
+
+  async session_list({ project_id, data }, { projects }) {
+    const sessions = await projects.get(project_id).sessions(data?.limit ?? 50);
+    return { type: "session_list_response", data: { sessions } };
+  },
+
+  async session_resume({ project_id, data }, { projects }) {
+    const project = projects.get(project_id);
+    const state = await project.resumeSession(data.session_id, data.fork);
     await project.feed.log.sync();
     return { type: "project_state", data: state };
   },

@@ -78,8 +78,10 @@ export class EdgeServer implements Publisher, AsyncDisposable {
   }
 
   #fetch(request: Request, server: Server<SocketData>): Response | Promise<Response> | undefined {
-    const { pathname } = new URL(request.url);
-    if (pathname !== "/ws") return this.#options.http.fetch(request);
+    // A Host header that is no host leaves Bun without a URL to build.
+    const url = URL.parse(request.url);
+    if (!url) return refuse(400, "Cannot serve this: the Host header is not a host");
+    if (url.pathname !== "/ws") return this.#options.http.fetch(request);
     const refusal = this.#refusal(request, server);
     if (refusal) return refusal;
     const offered = protocols(request);
@@ -184,5 +186,6 @@ function protocols(request: Request): string[] {
 }
 
 function refuse(status: number, message: string): Response {
-  return Response.json({ error: { code: "INVALID_MESSAGE", message } }, { status });
+  const headers = { "x-content-type-options": "nosniff", "cache-control": "no-store" };
+  return Response.json({ error: { code: "INVALID_MESSAGE", message } }, { status, headers });
 }

@@ -17,6 +17,7 @@ export class ClaudeLab implements AsyncDisposable {
   readonly logs: string[] = [];
   swept = 0;
   readonly #processes: ClaudeProcess[] = [];
+  readonly #runners: AsyncDisposable[] = [];
   readonly #log = join(this.dir, "fake.log");
   readonly #telemetry: Telemetry = {
     count: (metric, _labels, by = 1) => {
@@ -32,7 +33,7 @@ export class ClaudeLab implements AsyncDisposable {
   }
 
   runner(options: Partial<ClaudeOptions> = {}): ReturnType<typeof claudeRunner> {
-    return claudeRunner({
+    const runner = claudeRunner({
       binary: fakeClaude,
       recordsDir: this.recordsDir,
       serverPaths: [],
@@ -50,6 +51,8 @@ export class ClaudeLab implements AsyncDisposable {
         ...options.environment,
       },
     });
+    this.#runners.push(runner);
+    return runner;
   }
 
   /** Starts an agent that does not outlive the lab. */
@@ -68,11 +71,16 @@ export class ClaudeLab implements AsyncDisposable {
       permissionMode: "default",
       model: null,
       options: {},
-      session: { id: crypto.randomUUID(), resume: false },
+      session: { id: crypto.randomUUID(), resume: false, fork: false },
       ...request,
     });
     this.#processes.push(agent);
     return agent;
+  }
+
+  /** One that does its work only when it is started as an agent, not when it is asked something. */
+  agentScript(body: string): string {
+    return this.script(`[ "$1" = -p ] || exit 0\n${body}`);
   }
 
   /** A program that stands where the CLI would. */
@@ -111,6 +119,7 @@ export class ClaudeLab implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await Promise.all(this.#processes.map((agent) => agent.stop(true)));
+    await Promise.all(this.#runners.map((runner) => runner[Symbol.asyncDispose]()));
     rmSync(this.dir, { recursive: true, force: true });
   }
 }

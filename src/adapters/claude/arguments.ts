@@ -18,6 +18,7 @@ export function agentArguments(request: AgentRequest, closedDirs: readonly strin
     "--permission-prompt-tool=stdio",
     "--include-partial-messages",
     session.resume ? `--resume=${session.id}` : `--session-id=${session.id}`,
+    ...(session.fork ? ["--fork-session"] : []),
     // Always, so that the settings of the project cannot choose it.
     `--permission-mode=${request.permissionMode}`,
     ...(options.dangerously_skip_permissions === true ? ["--dangerously-skip-permissions"] : []),

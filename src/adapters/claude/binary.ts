@@ -130,7 +130,7 @@ export function findProgram(
 }
 
 /** Whether the first of two versions is the lower one. */
-export function isOlder(version: string, than: string): boolean {
+function isOlder(version: string, than: string): boolean {
   return Bun.semver.order(version, than) < 0;
 }
 

@@ -24,7 +24,7 @@ const readAtOnce = 32;
 const startField = 18;
 
 /** Linux: every environment of our own user can be read, so there is no need for families. */
-export const procTable: ProcessTable = {
+const procTable: ProcessTable = {
   carriers: async (marker) => {
     const entry = `${markerName}=${marker}`;
     const names = await readdir("/proc");
@@ -44,7 +44,7 @@ export const procTable: ProcessTable = {
 };
 
 /** macOS: ps shows environments, but not those of the system's own programs. */
-export const psTable: ProcessTable = {
+const psTable: ProcessTable = {
   carriers: async (marker) =>
     pidsWithMarker(await ps(["-axEww", "-o", "pid=,command="]), marker).filter(
       (pid) => pid !== process.pid,
@@ -54,6 +54,7 @@ export const psTable: ProcessTable = {
   started: async (pid) => psStart(await ps(["-o", "stat=,lstart=", "-p", String(pid)])),
 };
 
+/** The one of this machine. */
 export const processTable = process.platform === "darwin" ? psTable : procTable;
 
 /** The start time in a line of /proc/PID/stat. */

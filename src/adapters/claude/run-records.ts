@@ -4,6 +4,7 @@ import * as v from "valibot";
 import type { Telemetry } from "../../core/ports.ts";
 import type { ProcessId } from "./processes.ts";
 
+const unfinished = ".new";
 const marker = v.pipe(v.string(), v.uuid());
 const runRecord = v.object({
   project_id: v.string(),
@@ -34,9 +35,12 @@ export class RunRecords {
 
   /** Every record there is; unreadable ones are set aside. */
   leftovers(): Leftover[] {
-    return readdirSync(this.#dir)
-      .filter((name) => name.endsWith(".json"))
-      .flatMap((name) => this.#read(name));
+    const names = readdirSync(this.#dir);
+    // Of a record that was being written when the server died, the last whole one is there too.
+    for (const name of names.filter((each) => each.endsWith(unfinished))) {
+      rmSync(this.#path(name), { force: true });
+    }
+    return names.filter((name) => name.endsWith(".json")).flatMap((name) => this.#read(name));
   }
 
   /** Notes a process that is about to be started; written before it, so that none is missed. */
@@ -78,8 +82,8 @@ export class RunRecords {
   /** Renamed into place: a torn record would hide its processes from the next server. */
   #write(record: RunRecord): void {
     const path = this.#path(`${record.marker}.json`);
-    writeFileSync(`${path}.new`, JSON.stringify(record), { mode: 0o600 });
-    renameSync(`${path}.new`, path);
+    writeFileSync(`${path}${unfinished}`, JSON.stringify(record), { mode: 0o600 });
+    renameSync(`${path}${unfinished}`, path);
   }
 
   #path(name: string): string {

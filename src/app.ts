@@ -35,6 +35,8 @@ export interface App extends AsyncDisposable {
   readonly url: URL;
   /** Tells the clients, takes no more work, and waits for the runs to end by themselves. */
   readonly drain: (reason: string) => Promise<void>;
+  /** Ends every run by force; resolves when nothing of them is left. */
+  readonly abandon: () => Promise<void>;
 }
 
 /** Builds the whole server, in order; disposal is the same list backwards. */
@@ -92,11 +94,8 @@ export async function start(config: Config, around: Surroundings): Promise<App> 
   const running = starting.move();
   return {
     url: server.url,
-    drain(reason) {
-      const deadline = new Date(Date.now() + config.shutdownTimeout).toISOString();
-      projects.announce("server_shutdown", { reason, deadline });
-      return projects.drain(config.shutdownTimeout);
-    },
+    drain: (reason) => projects.drain(reason, config.shutdownTimeout),
+    abandon: () => projects.abandon(),
     [Symbol.asyncDispose]: () => running.disposeAsync(),
   };
 }

@@ -39,5 +39,6 @@ function contains(files: LogFiles, recorded: NonNullable<LogState["file"]>): boo
   const found = files.all.find(({ name }) => name === recorded.name)?.identity();
   if (!found) return false;
   const { dev, ino, birth_ms } = recorded;
-  return found.dev === dev && found.ino === ino && found.birth_ms === birth_ms;
+  const born = found.birth_ms === birth_ms || found.birth_ms === 0 || birth_ms === 0;
+  return found.dev === dev && found.ino === ino && born;
 }

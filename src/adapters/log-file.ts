@@ -31,8 +31,10 @@ export class LogFile {
 
   /** Tells this file from a copy of it. */
   identity(): NonNullable<LogState["file"]> {
-    const { dev, ino, birthtimeMs } = fs.statSync(this.path);
-    return { name: this.name, dev, ino, birth_ms: birthtimeMs };
+    const { dev, ino, birthtimeMs, ctimeMs } = fs.statSync(this.path);
+    // Where the filesystem knows no birth, the last change stands in for it, which is none.
+    const birth_ms = birthtimeMs === ctimeMs ? 0 : birthtimeMs;
+    return { name: this.name, dev, ino, birth_ms };
   }
 
   /** Opens it for appending and cutting. */

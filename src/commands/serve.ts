@@ -4,9 +4,12 @@ import { start } from "../app.ts";
 import { loadConfig } from "../config.ts";
 import { version } from "../version.ts";
 
+/** How long the agents get to be killed when a person does not want to wait. */
+const abandonMs = 1_000;
+
 /**
  * Runs the server until it is told to stop, and gives the process's exit code. The first signal
- * lets the runs end; a second one ends at once, and what is left is swept at the next start.
+ * lets the runs end; a second one kills them, and what is left is swept at the next start.
  */
 export async function serve(
   argv: readonly string[],
@@ -22,14 +25,14 @@ export async function serve(
       log("error", "nobody caught this error", { kind, error });
     });
   const { promise: signalled, resolve } = Promise.withResolvers<string>();
-  const { promise: impatient, resolve: again } = Promise.withResolvers<number>();
+  const { promise: impatient, resolve: again } = Promise.withResolvers<void>();
   let signals = 0;
   for (const signal of ["SIGTERM", "SIGINT", "SIGHUP"] as const)
     process.on(signal, () => {
       signals += 1;
       log("info", "signal", { signal });
       if (signals === 1) resolve(signal);
-      else again(1);
+      else again();
     });
 
   const app = await start(config, { env, umask, metrics, log });
@@ -41,7 +44,8 @@ export async function serve(
   });
   const reason = await signalled;
   const stopped = app.drain(reason).then(() => app[Symbol.asyncDispose]());
-  const code = await Promise.race([stopped.then(() => 0), impatient]);
+  const abandoned = impatient.then(() => Promise.race([app.abandon(), Bun.sleep(abandonMs)]));
+  const code = await Promise.race([stopped.then(() => 0), abandoned.then(() => 1)]);
   log("info", "stopped", { code });
   return code;
 }

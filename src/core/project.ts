@@ -1,4 +1,4 @@
-import type { AgentOptions, Image, PermissionMode } from "../contract/agent-options.ts";
+import type { PermissionMode } from "../contract/agent-options.ts";
 import { Fault } from "../contract/errors.ts";
 import type {
   ExecutionStatus,
@@ -8,27 +8,25 @@ import type {
   Session,
 } from "../contract/messages.ts";
 import type { Config } from "../contract/options.ts";
-import { refuseBypass, type ResolvedOptions, resolveOptions } from "./agent-request.ts";
+import { refuseBypass } from "./agent-request.ts";
 import { Approvals } from "./approvals.ts";
 import { Conversation } from "./conversation.ts";
 import { Executions } from "./executions.ts";
 import { event, type Feed } from "./feed.ts";
+import { type Accepted, type ExecuteRequest, Intake } from "./intake.ts";
 import { Ledger } from "./ledger.ts";
 import type { PermissionAnswer } from "./permission.ts";
 import type {
   AgentRunner,
   Clock,
   Directories,
-  Directory,
   Disk,
   ProjectMetadata,
   ProjectStore,
-  QueuedPrompt,
   SessionBook,
   Telemetry,
 } from "./ports.ts";
 import type { Queue } from "./queue.ts";
-import { RateLimit } from "./rate-limit.ts";
 import type { Cause, Outcome, Run } from "./run.ts";
 import type { ExecutionStats } from "./stats.ts";
 import { freshSession } from "./status.ts";
@@ -50,28 +48,6 @@ export interface ProjectDeps {
   readonly changed: (project: Project) => void;
 }
 
-export interface ExecuteRequest {
-  readonly prompt: string;
-  readonly options: AgentOptions;
-  readonly images: readonly Image[];
-  readonly device: string | null;
-  /** Whether the prompt may wait while another runs. */
-  readonly queue: boolean;
-  /** The client's own name for the request, which makes it safe to send again. */
-  readonly execution_id: string | undefined;
-}
-
-/** What became of a request to execute. */
-export type Accepted =
-  | { readonly kind: "started"; readonly state: ProjectState }
-  | { readonly kind: "queued"; readonly execution_id: string; readonly position: number }
-  | {
-      readonly kind: "known";
-      readonly execution_id: string;
-      readonly status: ExecutionStatus;
-      readonly position?: number;
-    };
-
 const statusOf = {
   success: "succeeded",
   failed: "failed",
@@ -90,8 +66,9 @@ export class Project {
   readonly #approvals: Approvals;
   readonly #executions: Executions;
   readonly #conversation: Conversation;
-  readonly #rate: RateLimit;
-  #identity: Directory | undefined;
+  readonly #intake: Intake;
+  /** A session is being looked up; until it is found, nothing may begin in another one. */
+  #resuming = false;
 
   constructor(metadata: ProjectMetadata, feed: Feed, deps: ProjectDeps) {
     this.id = metadata.id;
@@ -109,10 +86,9 @@ export class Project {
       },
     });
     this.#approvals = new Approvals(this.#ledger, deps);
-    const directory = () => this.#checkDirectory();
+    this.#intake = new Intake(this.#ledger, this.#executions, deps);
+    const directory = () => this.#intake.directory();
     this.#conversation = new Conversation(this.#ledger, this.#approvals, { deps, directory });
-    const perMinute = deps.config.executeRate;
-    this.#rate = new RateLimit(deps.clock, perMinute / 60, Math.ceil(perMinute / 2));
   }
 
   get snapshot(): ProjectState {
@@ -129,7 +105,7 @@ export class Project {
 
   /** Whether the next queued prompt may start. */
   get ready(): boolean {
-    return !this.executing && !this.#ledger.status.paused;
+    return !this.executing && !this.#resuming && !this.#ledger.status.paused;
   }
 
   /** Ids of the prompts that wait their turn. */
@@ -159,21 +135,9 @@ export class Project {
    * between, when nothing can refuse the prompt any more but the disk.
    */
   execute(request: ExecuteRequest, accepted: () => void): Accepted {
-    const { clock, queue } = this.#deps;
-    const { execution_id = crypto.randomUUID() } = request;
-    const known = request.execution_id ? this.#executions.status(execution_id) : undefined;
-    if (known) return { kind: "known", execution_id, ...known };
-    const waits = this.executing ? request.queue : !queue.free;
-    if (this.executing && !waits)
-      throw new Fault("PROCESS_ACTIVE", "Cannot run the prompt: a run is in progress");
-    const resolved = this.#admit(request);
-    if (waits) queue.admit();
-    this.#limit();
-    accepted();
-    const { prompt, options, images, device } = request;
-    const entry = { execution_id, prompt, options, images, device };
-    if (waits) return this.#enqueue({ ...entry, queued_at: clock.now().toISOString() });
-    return { kind: "started", state: this.#begin(entry, resolved) };
+    this.#refuseWhileResuming("run the prompt");
+    const whose = { project: this, conversation: this.#conversation };
+    return this.#intake.execute(request, whose, accepted);
   }
 
   /** Resolves once a queued prompt, its images included, is on the disk. */
@@ -183,33 +147,12 @@ export class Project {
 
   /** Starts a prompt whose turn it is. Throws while the log cannot be written. */
   startQueued(executionId: string): void {
-    const entry = this.#executions.queue.find(({ execution_id }) => execution_id === executionId);
-    if (!entry) return;
-    let resolved: ResolvedOptions | Fault;
-    try {
-      resolved = resolveOptions(this.#defaults(entry.options), this.path, this.#deps);
-    } catch (error) {
-      if (!(error instanceof Fault)) throw error;
-      // What was allowed when it was accepted is not any more.
-      resolved = error;
-    }
-    if (resolved instanceof Fault) return this.cancelQueued(executionId, resolved.message);
-    this.#begin(entry, resolved);
+    this.#intake.startQueued(executionId, this.#conversation);
   }
 
   /** Takes a queued prompt back. */
-  cancelQueued(execution_id: string, reason: string): void {
-    const waiting = this.#executions.queue.some((entry) => entry.execution_id === execution_id);
-    if (!waiting)
-      throw new Fault(
-        "EXECUTION_NOT_FOUND",
-        `Cannot cancel the execution: ${JSON.stringify(execution_id)} does not wait in this project`,
-      );
-    this.feed.emit(event({ type: "execution_cancelled", data: { execution_id, reason } }));
-    this.#executions.take(execution_id);
-    this.#executions.note(execution_id, "killed");
-    this.#deps.queue.remove(execution_id);
-    this.#ledger.touch();
+  cancelQueued(executionId: string, reason: string): void {
+    this.#intake.cancel(executionId, reason);
   }
 
   /** Stops the run, or acknowledges an error. Resolves once nothing of the run is left. */
@@ -248,8 +191,7 @@ export class Project {
   /** Goes on with one of those sessions, or with a copy of it. */
   async resumeSession(sessionId: string, fork: boolean): Promise<ProjectState> {
     this.#refuseActive("resume a session");
-    const session = await this.#deps.sessions.find(this.path, sessionId);
-    this.#refuseActive("resume a session");
+    const session = await this.#lookUp(sessionId);
     if (!session)
       throw new Fault(
         "SESSION_NOT_FOUND",
@@ -273,13 +215,22 @@ export class Project {
     const { config } = this.#deps;
     const { permissionMode, model } = change;
     if (!config.claudeAllowBypass) refuseBypass({ permission_mode: permissionMode });
-    await this.#conversation.set({
-      ...(permissionMode === undefined
-        ? {}
-        : { permissionMode: permissionMode ?? config.claudePermissionMode }),
-      ...(model === undefined ? {} : { model: model ?? config.claudeModel }),
-    });
+    const { status } = this.#ledger;
     this.#ledger.enter(change);
+    try {
+      await this.#conversation.set({
+        ...(permissionMode === undefined
+          ? {}
+          : { permissionMode: permissionMode ?? config.claudePermissionMode }),
+        ...(model === undefined ? {} : { model: model ?? config.claudeModel }),
+      });
+    } catch (error) {
+      const { permissionMode: mode, model: before } = status;
+      this.#ledger.enter({ permissionMode: mode, model: before });
+      throw error;
+    }
+    // The live run has it now too, which its subscribers should see.
+    if (this.executing) this.#ledger.enter({});
     return this.snapshot;
   }
 
@@ -315,6 +266,13 @@ export class Project {
     await this.idle();
   }
 
+  /** Ends the run and the agent by force, at once. */
+  async abandon(): Promise<void> {
+    const stopped = this.stop("shutdown");
+    this.#conversation.force();
+    await stopped;
+  }
+
   /** Resolves when no run is in progress. */
   async idle(): Promise<void> {
     // A run whose end cannot be logged is over all the same; its error went to whoever stopped it.
@@ -326,65 +284,6 @@ export class Project {
     await this.stop("shutdown");
     await this.#conversation.close();
     await this.feed.close();
-  }
-
-  /** Throws what stands against a new run, as far as it can be known beforehand. */
-  #admit(request: ExecuteRequest): ResolvedOptions {
-    const { runner, disk, config } = this.#deps;
-    this.#checkDirectory();
-    const obstacle = runner.obstacle();
-    if (obstacle) throw obstacle;
-    if (disk.free() < config.minFreeDisk)
-      throw new Fault("RESOURCE_LIMIT", "Cannot run the prompt: the disk is nearly full", {
-        resource: "disk",
-      });
-    return resolveOptions(this.#defaults(request.options), this.path, this.#deps);
-  }
-
-  #limit(): void {
-    const wait = this.#rate.take();
-    if (wait === 0) return;
-    throw new Fault("RATE_LIMITED", "Cannot run the prompt: too many prompts in this project", {
-      retry_after_ms: wait,
-    });
-  }
-
-  /** What a run does not say for itself was said by `agent_set`, or is the configuration's. */
-  #defaults(options: AgentOptions): AgentOptions {
-    const { permissionMode, model } = this.#ledger.status;
-    return {
-      ...options,
-      permission_mode: options.permission_mode ?? permissionMode,
-      model: options.model ?? model,
-    };
-  }
-
-  #enqueue(entry: QueuedPrompt): Accepted {
-    const { execution_id, prompt, options, images, device } = entry;
-    const position = this.#executions.queued + 1;
-    const said = { execution_id, prompt, options, images: images.length, device };
-    this.feed.emit(event({ type: "execution_queued", data: { ...said, position } }));
-    this.#executions.enqueue(entry);
-    this.#deps.queue.add(this, entry);
-    this.#ledger.touch();
-    return { kind: "queued", execution_id, position };
-  }
-
-  #begin(entry: Omit<QueuedPrompt, "queued_at">, resolved: ResolvedOptions): ProjectState {
-    const { execution_id, prompt, options, images, device } = entry;
-    const said = { execution_id, prompt, options, images: images.length, device };
-    const run = this.#ledger.begin(said, resolved);
-    this.#executions.take(execution_id);
-    this.#executions.note(execution_id, "running");
-    this.#deps.telemetry.log("info", "execution started", {
-      project_id: this.id,
-      execution_id,
-      prompt_length: prompt.length,
-      images: images.length,
-      device,
-    });
-    void this.#conversation.hold(run, { text: prompt, images }, resolved);
-    return this.snapshot;
   }
 
   #ended(run: Run, outcome: Outcome): void {
@@ -401,21 +300,22 @@ export class Project {
     }
   }
 
-  #refuseActive(what: string): void {
-    if (this.executing) throw new Fault("PROCESS_ACTIVE", `Cannot ${what}: a run is in progress`);
+  async #lookUp(sessionId: string): Promise<Session | undefined> {
+    this.#resuming = true;
+    try {
+      return await this.#deps.sessions.find(this.path, sessionId);
+    } finally {
+      this.#resuming = false;
+    }
   }
 
-  /** The directory must still be the one that it was when the server first worked in it. */
-  #checkDirectory(): string {
-    const found = this.#deps.directories.resolve(this.path);
-    const known = this.#identity ?? found;
-    const same = found.dev === known.dev && found.ino === known.ino && found.uid === known.uid;
-    if (found.path !== this.path || !same)
-      throw new Fault(
-        "INVALID_PATH",
-        `Cannot run the prompt: ${JSON.stringify(this.path)} is not the directory it was`,
-      );
-    this.#identity = found;
-    return found.path;
+  #refuseWhileResuming(what: string): void {
+    if (!this.#resuming) return;
+    throw new Fault("PROCESS_ACTIVE", `Cannot ${what}: a session is being resumed`);
+  }
+
+  #refuseActive(what: string): void {
+    this.#refuseWhileResuming(what);
+    if (this.executing) throw new Fault("PROCESS_ACTIVE", `Cannot ${what}: a run is in progress`);
   }
 }

@@ -104,8 +104,10 @@ export class Projects {
       throw new Fault("SERVER_SHUTDOWN", "Cannot accept new work: the server is going down");
   }
 
-  /** Takes no more work, waits up to `graceMs` for the runs to end, then ends them. */
-  async drain(graceMs: number): Promise<void> {
+  /** Tells everybody, takes no more work, waits up to `graceMs` for the runs, then ends them. */
+  async drain(reason: string, graceMs: number): Promise<void> {
+    const deadline = new Date(this.#deps.clock.now().getTime() + graceMs).toISOString();
+    this.announce("server_shutdown", { reason, deadline });
     this.#draining = true;
     this.#queue.close();
     const projects = [...this.#byId.values()];
@@ -114,6 +116,11 @@ export class Projects {
     timers.use(this.#deps.clock.after(graceMs, resolve));
     await Promise.race([late, Promise.all(projects.map((project) => project.idle()))]);
     await Promise.all(projects.map((project) => project.stop("shutdown")));
+  }
+
+  /** Ends every run by force, at once. */
+  async abandon(): Promise<void> {
+    await Promise.all(Array.from(this.#byId.values(), (project) => project.abandon()));
   }
 
   /** Ends everything, and leaves every log closed in order. */

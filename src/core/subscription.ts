@@ -1,3 +1,4 @@
+import { Fault } from "../contract/errors.ts";
 import type { Feed } from "./feed.ts";
 import { encode, frameOf } from "./frame.ts";
 import type { Clock, LogReader, Outlet, Telemetry } from "./ports.ts";
@@ -43,7 +44,11 @@ export class Subscription {
   pump(): void {
     if (this.#stopped || this.#live || this.#scheduled) return;
     if (!this.#outlet.open() || this.#outlet.buffered() >= highWaterBytes) return;
-    if (this.#sendPage()) return this.#enterLive();
+    try {
+      if (this.#sendPage()) return this.#enterLive();
+    } catch (error) {
+      return this.#fail(error);
+    }
     this.#scheduled = true;
     this.#clock.soon(() => {
       this.#scheduled = false;
@@ -87,6 +92,18 @@ export class Subscription {
     // Nothing readable is left, although the numbers say so: a damaged end of the log.
     if (records.length === 0) this.#cursor = this.#feed.lastSeq;
     return this.#cursor >= this.#feed.lastSeq;
+  }
+
+  /** The log cannot be read: the client is told, and may join again. */
+  #fail(error: unknown): void {
+    this.stop();
+    const project_id = this.#feed.projectId;
+    this.#telemetry.count("log_errors_total", { operation: "read" });
+    this.#telemetry.log("error", "cannot replay a log", { project_id, error });
+    const fault = new Fault("STORAGE_ERROR", "Cannot send the history: the log cannot be read");
+    const timestamp = this.#clock.now().toISOString();
+    const { type, text } = encode("error", JSON.stringify(fault.data), { project_id, timestamp });
+    this.#outlet.send(type, text);
   }
 
   #enterLive(): void {

@@ -370,7 +370,10 @@ describe("rotation", () => {
     await Promise.resolve();
     expect(saved.at(-1)).toEqual(log.state());
     const { dev, ino, birthtimeMs } = fs.statSync(join(directory, names().toSorted()[1] ?? ""));
-    expect(log.state().file).toMatchObject({ dev, ino, birth_ms: birthtimeMs });
+    // A birth that equals the last change may be no birth at all; after one more write it is sure.
+    expect(log.state().file).toMatchObject({ dev, ino });
+    say(log, "d");
+    expect([birthtimeMs, 0]).toContain(log.state().file?.birth_ms ?? -1);
   });
 
   test("deletes full files that are too old, but not the one with the newest record", async () => {

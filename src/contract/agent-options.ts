@@ -66,7 +66,7 @@ const fallbackModel = v.pipe(
 const maybe = <S extends v.GenericSchema>(schema: S) => v.nullish(schema);
 
 /** An array without items has no unknown keys either, and would pass for an object. */
-const noArray = v.custom<object>((input) => !Array.isArray(input), "Expected an object");
+export const noArray = v.custom<object>((input) => !Array.isArray(input), "Expected an object");
 
 const fields = v.strictObject({
   model: maybe(model),

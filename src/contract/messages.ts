@@ -3,7 +3,7 @@
  * rate limits, routing exhaustiveness, the test client's checks and the README come from here.
  */
 import * as v from "valibot";
-import { agentOptions, image, model, permissionModes } from "./agent-options.ts";
+import { agentOptions, image, model, noArray, permissionModes } from "./agent-options.ts";
 import { type ErrorCode, errors } from "./errors.ts";
 
 export const protocolVersion = 1;
@@ -159,8 +159,10 @@ export const clientMessages = {
     data: v.strictObject({
       permission_id: uuid,
       decision: v.picklist(["allow", "deny"]),
-      updated_input: v.optional(v.record(v.string(), v.unknown())),
-      answers: v.optional(v.record(v.string(), v.union([v.string(), v.array(v.string())]))),
+      updated_input: v.optional(v.pipe(noArray, v.record(v.string(), v.unknown()))),
+      answers: v.optional(
+        v.pipe(noArray, v.record(v.string(), v.union([v.string(), v.array(v.string())]))),
+      ),
       remember: v.optional(v.boolean()),
       message: v.optional(v.pipe(v.string(), v.maxLength(10_000))),
       interrupt: v.optional(v.boolean()),

@@ -98,6 +98,11 @@ export class Projects {
     await this.#deps.store.remove(id);
   }
 
+  /** Whether the server is going down. */
+  get draining(): boolean {
+    return this.#draining;
+  }
+
   /** Throws once the server is going down. */
   acceptsWork(): void {
     if (this.#draining)

@@ -23,6 +23,7 @@ export async function health(deps: HealthDeps): Promise<Health> {
   const { problem, ...claude } = await deps.runner.health();
   const failing = projects.failing;
   const problems = [
+    ...(projects.draining ? ["The server is going down"] : []),
     ...(problem ? [problem] : []),
     ...(failing ? [failing.message] : []),
     ...(deps.disk.free() < config.minFreeDisk
@@ -31,7 +32,7 @@ export async function health(deps: HealthDeps): Promise<Health> {
   ];
   const notes = deps.unloaded.map((project) => `A project was not loaded: ${project}`);
   return {
-    status: problems.length > 0 ? "degraded" : "healthy",
+    status: projects.draining ? "unhealthy" : problems.length > 0 ? "degraded" : "healthy",
     uptime: deps.uptime,
     version: deps.version,
     connections: { active: deps.connections, limit: config.maxConnections },

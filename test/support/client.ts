@@ -26,14 +26,14 @@ const envelope = v.strictObject({
   data: v.looseObject({}),
 });
 
-const patienceMs = 10_000;
-
 /** A client that checks every frame it receives against the contract, so each test is a contract test. */
 export class Client implements AsyncDisposable {
   readonly socket: WebSocket;
   /** Everything received so far, in order. */
   readonly received: Frame[] = [];
   readonly closed: Promise<CloseEvent>;
+  /** How long it waits for a frame. */
+  patienceMs = 10_000;
   /** The first frame that breaks the contract. */
   problem: unknown;
   #taken = 0;
@@ -102,7 +102,7 @@ export class Client implements AsyncDisposable {
 
   /** The first frame received, or yet to come, that matches. */
   async find(matches: (frame: Frame) => boolean, what: string, from = 0): Promise<Frame> {
-    const signal = AbortSignal.timeout(patienceMs);
+    const signal = AbortSignal.timeout(this.patienceMs);
     for (let at = from; ;) {
       for (; at < this.received.length; at += 1) {
         const frame = this.received[at];

@@ -6,7 +6,7 @@
  *
  *   say:TEXT             one message             stream:N[:MS]        N deltas MS apart, one message
  *   thinking:TEXT        before the next text    big:BYTES            one message of that size
- *   flood:N[:BYTES]      N assistant lines as fast as they are read
+ *   flood:N[:BYTES[:MS]] N assistant lines MS apart, or as fast as they are read
  *   sleep:MS             pause                   hang                 never goes on
  *
  *   tool:NAME:JSON       a tool that needs permission; its outcome tells the input it ran with

@@ -39,13 +39,14 @@ const ACTIONS = {
     await turn.say(texts.join(""), { texts, delayMs });
   },
   flood: async (turn, argument) => {
-    const [count = 1_000, bytes = 100] = numbers(argument);
+    const [count = 1_000, bytes = 100, delayMs = 0] = numbers(argument);
     const { printer, model } = turn.agent;
     const message = { id: printer.nextId("msg_fake"), model, requestId: "req_flood", blocks: 0 };
     const block = { type: "text", text: "x".repeat(bytes) } as const;
     for (let left = count; left > 0; left -= 1) {
       turn.signal.throwIfAborted();
       await printer.line(assistant(message, block));
+      if (delayMs > 0) await turn.wait(delayMs);
     }
   },
   big: async (turn, argument) => turn.say("x".repeat(Number(argument) || 5_000_000)),

@@ -4,32 +4,39 @@ import { connect, type Socket } from "node:net";
 /** Opcodes of RFC 6455. */
 export const opcodes = { text: 1, binary: 2, close: 8, ping: 9, pong: 10 } as const;
 
-export interface RawFrame {
+interface RawFrame {
   readonly opcode: number;
   readonly payload: Buffer;
 }
 
-export interface RawOptions {
+interface RawOptions {
   readonly path?: string;
   readonly headers?: Readonly<Record<string, string>>;
   /** Whether pings are answered. */
   readonly pongs?: boolean;
+  /** Takes each frame in the place of `received`, which would keep a whole flood in memory. */
+  readonly receive?: (frame: RawFrame) => void;
 }
 
-/** A WebSocket client of plain bytes, which can be as impolite as no library lets one be. */
-export class RawWebSocket implements Disposable {
+/**
+ * A connection of plain bytes that asks for an upgrade and shows whatever comes back: refusals,
+ * control frames, close codes. It can be as impolite as no library lets one be.
+ */
+export class RawSocket implements Disposable {
   readonly received: RawFrame[] = [];
   /** Resolves when the connection has ended, whoever ended it. */
   readonly ended: Promise<void>;
   readonly #socket: Socket;
   readonly #pongs: boolean;
+  readonly #receive: (frame: RawFrame) => void;
   #head = "";
-  #unread = Buffer.alloc(0);
+  #unread: Buffer = Buffer.alloc(0);
   #wake = Promise.withResolvers<void>();
 
-  private constructor(socket: Socket, pongs: boolean) {
+  private constructor(socket: Socket, { pongs = true, receive }: RawOptions) {
     this.#socket = socket;
     this.#pongs = pongs;
+    this.#receive = receive ?? ((frame) => this.received.push(frame));
     this.ended = new Promise((resolve) => socket.once("close", () => resolve()));
     void this.ended.then(() => this.#wake.resolve());
     // How a connection fails is of no interest here: it has ended.
@@ -38,9 +45,9 @@ export class RawWebSocket implements Disposable {
   }
 
   /** Asks for an upgrade and waits for the answer, whatever it is. */
-  static async open(base: URL, options: RawOptions = {}): Promise<RawWebSocket> {
+  static async open(base: URL, options: RawOptions = {}): Promise<RawSocket> {
     const socket = connect({ host: base.hostname, port: Number(base.port) });
-    const raw = new RawWebSocket(socket, options.pongs ?? true);
+    const raw = new RawSocket(socket, options);
     const headers = {
       Host: base.host,
       Connection: "Upgrade",
@@ -50,14 +57,15 @@ export class RawWebSocket implements Disposable {
       ...options.headers,
     };
     const lines = Object.entries(headers).map(([name, value]) => `${name}: ${value}`);
-    socket.write([`GET ${options.path ?? "/ws"} HTTP/1.1`, ...lines, "", ""].join("\r\n"));
+    const head = [`GET ${options.path ?? "/ws"} HTTP/1.1`, ...lines, "", ""].join("\r\n");
+    socket.write(head, "latin1");
     await raw.until(() => raw.#head !== "");
     return raw;
   }
 
-  /** The status of the answer to the upgrade; 0 if there was none. */
+  /** The status of the answer to the upgrade. */
   get status(): number {
-    return Number(/^HTTP\/1\.1 (\d{3})/.exec(this.#head)?.[1] ?? 0);
+    return Number(/^HTTP\/1\.1 (\d{3})/.exec(this.#head)?.[1]);
   }
 
   /** The value of a header of the answer to the upgrade. */
@@ -72,22 +80,25 @@ export class RawWebSocket implements Disposable {
     return this.#unread.subarray(0, length).toString();
   }
 
-  /** Sends one frame, masked as clients must. */
+  /** Sends one frame of less than 64 KiB, masked as clients must. */
   send(opcode: number, payload: string | Buffer = ""): void {
     const bytes = Buffer.from(payload);
-    const length =
-      bytes.length < 126
-        ? Buffer.from([0x80 | bytes.length])
-        : Buffer.from([0x80 | 127, ...new Uint8Array(8)]);
-    if (length.length > 1) length.writeBigUInt64BE(BigInt(bytes.length), 1);
+    const { length } = bytes;
+    const size = length < 126 ? [length] : [126, length >> 8, length & 0xff];
+    const [first = 0, ...rest] = size;
     const mask = randomBytes(4);
     const masked = bytes.map((byte, at) => byte ^ (mask[at % 4] ?? 0));
-    this.#socket.write(Buffer.concat([Buffer.from([0x80 | opcode]), length, mask, masked]));
+    this.#socket.write(Buffer.from([0x80 | opcode, 0x80 | first, ...rest, ...mask, ...masked]));
   }
 
-  /** Takes nothing more from the network, so that what the server sends has to wait there. */
+  /** Takes nothing more from the network: what the server sends has to wait. */
   pause(): void {
     this.#socket.pause();
+  }
+
+  /** Reads again. */
+  resume(): void {
+    this.#socket.resume();
   }
 
   /** How many frames of a kind have come. */
@@ -125,21 +136,20 @@ export class RawWebSocket implements Disposable {
   #takeHead(): void {
     const end = this.#unread.indexOf("\r\n\r\n");
     if (end === -1) return;
-    this.#head = this.#unread.subarray(0, end).toString();
+    this.#head = this.#unread.subarray(0, end).toString("latin1");
     this.#unread = this.#unread.subarray(end + 4);
   }
 
   /** Takes one whole frame of what has come, if there is one. Servers neither mask nor split. */
   #takeFrame(): boolean {
     const [first = 0, short = 0] = this.#unread;
-    const start = short === 127 ? 10 : short === 126 ? 4 : 2;
+    const start = { 126: 4, 127: 10 }[short] ?? 2;
     if (this.#unread.length < start) return false;
-    const long = () => Number(this.#unread.readBigUInt64BE(2));
-    const length = start === 2 ? short : start === 4 ? this.#unread.readUInt16BE(2) : long();
+    const length = start === 2 ? short : Number(`0x${this.#unread.toString("hex", 2, start)}`);
     if (this.#unread.length < start + length) return false;
     const frame = { opcode: first & 0x0f, payload: this.#unread.subarray(start, start + length) };
     this.#unread = this.#unread.subarray(start + length);
-    this.received.push(frame);
+    this.#receive(frame);
     if (frame.opcode === opcodes.ping && this.#pongs) this.send(opcodes.pong, frame.payload);
     if (frame.opcode === opcodes.close) this.#socket.end();
     return true;

@@ -1,0 +1,7 @@
+/** The whole way: server process, real CLI and scripted model, as somebody would use them. */
+/* oxlint-disable import/no-unassigned-import -- each file registers its tests */
+import "./answers.ts";
+import "./conversations.ts";
+import "./failures.ts";
+import "./interruptions.ts";
+import "./quickstart.ts";

@@ -258,11 +258,11 @@ test("after project_left nothing of the project comes but what everybody hears",
   const { witness, project_id } = await withHistory(app);
   const client = await app.client();
   await subscribe(client, project_id);
-  await execute(witness, project_id, "flood:500\nstream:50");
+  await execute(witness, project_id, "stream:50\nhang");
   await client.next("agent_message");
   const left = await client.expect("project_left", "project_leave", { project_id });
   expect(left).toMatchObject({ project_id, data: {} });
-  await witness.settled(project_id);
+  await witness.expect("project_state", "agent_kill", { project_id });
   await client.expect("pong", "ping");
   const types = since(client, left)
     .filter((frame) => frame.project_id === project_id)

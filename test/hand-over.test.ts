@@ -113,8 +113,7 @@ async function handOver(
       send: (_type, text) => checker.receive(text),
       buffered: () => 0,
       open: () => true,
-      subscribe: (topic) =>
-        void enter(() => subscribers.set(topic, new Set([checker.receive]))),
+      subscribe: (topic) => void enter(() => subscribers.set(topic, new Set([checker.receive]))),
       unsubscribe: (topic) => void subscribers.get(topic)?.delete(checker.receive),
     };
     const subscription = new Subscription(feed, outlet, { from, deltas: false, clock, telemetry });

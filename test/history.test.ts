@@ -64,6 +64,8 @@ const seqs = ({ messages }: Page) => messages.map(({ seq }) => seq);
 const upTo = (last: number, first = 1) =>
   Array.from({ length: Math.max(0, last - first + 1) }, (_, index) => first + index);
 
+const size = (item: Item) => JSON.stringify(item).length;
+
 /** What a subscriber is sent for a record of the history. */
 function asEvent({ seq, timestamp, direction, message }: Item): object {
   if (direction === "claude") return { type: "agent_message", seq, timestamp, data: message };
@@ -140,7 +142,7 @@ describe("get_messages", () => {
     await run("flood:30");
     ({ last_seq: last } = await run("say:three"));
     const logs = readdirSync(join(app.dataDir, "projects", project_id, "logs"));
-    expect(logs.filter((name) => name.endsWith(".jsonl")).length).toBeGreaterThan(5);
+    expect(logs.filter((name) => name.endsWith(".jsonl")).length).toBeGreaterThan(2);
   });
 
   test("without bounds gives the newest page, oldest first", async () => {
@@ -242,7 +244,6 @@ describe("get_messages", () => {
 
 describe("pages of about 1 MiB", () => {
   const mebibyte = 1_048_576;
-  const size = (item: Item) => JSON.stringify(item).length;
 
   test("hold fewer records than asked for when they are large", async () => {
     const { last_seq } = await run("flood:40:100000");

@@ -2,6 +2,7 @@ import { afterEach, beforeEach, describe, expect, setDefaultTimeout, test } from
 import { existsSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from "node:fs";
 import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
+import type { ProjectState } from "../src/contract/messages.ts";
 import { scratch, type TestApp, testApp } from "./support/app.ts";
 import type { Client, Frame } from "./support/client.ts";
 import { ServerProcess, spawnServer } from "./support/server-process.ts";
@@ -320,7 +321,7 @@ test("a 17th joined project is refused, for execute too, until one is left", asy
 });
 
 test("a restart changes nothing: states, sessions, usage, epoch and numbers go on", async () => {
-  const before: Record<string, object> = {};
+  const before: Record<string, ProjectState> = {};
   const paths = { idle: "", failed: "", fresh: "" };
   {
     await using app = await testApp({}, { home });

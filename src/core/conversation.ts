@@ -204,16 +204,21 @@ export class Conversation {
   /** Reads an agent to its last line. Never rejects. */
   async #read(live: Live): Promise<void> {
     try {
-      for await (const batch of live.agent.lines)
-        for (const line of batch) {
+      for await (const batch of live.agent.lines) {
+        let rest = batch;
+        const accept = () => {
+          rest = rest.slice(this.#listener.accept(live, rest, live.hooks));
+        };
+        while (rest.length > 0) {
           try {
-            this.#listener.accept(live, line, live.hooks);
+            accept();
           } catch (error) {
             if (!isStorageFault(error)) throw error;
             // oxlint-disable-next-line no-await-in-loop -- lines stay in order
-            await this.#persist(() => this.#listener.accept(live, line, live.hooks));
+            await this.#persist(accept);
           }
         }
+      }
     } catch (error) {
       this.#log("error", "cannot go on reading the agent", { error });
       await live.agent.stop(true);

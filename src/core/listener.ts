@@ -8,6 +8,9 @@ import { noticeOf } from "./notice.ts";
 import type { AgentEvent, AgentLine, AgentProcess, LogEntry, Telemetry } from "./ports.ts";
 import type { Status } from "./status.ts";
 
+/** Lines that are logged with one write; a log file may have so many records too many. */
+const maxTalk = 64;
+
 /** What is known of a live agent from what it has said. */
 export interface Heard {
   readonly agent: AgentProcess;
@@ -43,9 +46,26 @@ export class Listener {
     this.#telemetry = telemetry;
   }
 
-  /** Deals with one line. Changes nothing if it throws, so that it can be tried again. */
-  accept(heard: Heard, line: AgentLine, hooks: ListenerHooks): void {
+  /**
+   * Deals with the first of these lines, or with as many as are mere talk, which go to the log
+   * with one write. Gives how many it dealt with; changes nothing if it throws, so that it can be
+   * tried again.
+   */
+  accept(heard: Heard, lines: readonly AgentLine[], hooks: ListenerHooks): number {
     this.#ledger.run?.heard();
+    const talk = leadingTalk(lines);
+    if (talk.length > 0) {
+      this.#ledger.feed.emit(...talk);
+      heard.answered = true;
+      heard.retrying = false;
+      return talk.length;
+    }
+    const [line] = lines;
+    if (line) this.#acceptOne(heard, line, hooks);
+    return 1;
+  }
+
+  #acceptOne(heard: Heard, line: AgentLine, hooks: ListenerHooks): void {
     switch (line.kind) {
       case "delta":
         heard.answered = true;
@@ -159,6 +179,18 @@ export class Listener {
     if (subtype === "task_started") return tasks.size < tasks.add(task_id).size;
     return subtype === "task_notification" && tasks.delete(task_id);
   }
+}
+
+/** What the agent and its tools say to each other has no consequences but to be logged. */
+function leadingTalk(lines: readonly AgentLine[]): LogEntry[] {
+  const talk: LogEntry[] = [];
+  for (const line of lines) {
+    const isTalk =
+      line.kind === "event" && (line.event.type === "assistant" || line.event.type === "user");
+    if (!isTalk || talk.length === maxTalk) break;
+    talk.push({ direction: "claude", message: line.text });
+  }
+  return talk;
 }
 
 const noticeEntry = (data: NonNullable<ReturnType<typeof noticeOf>>): LogEntry =>

@@ -12,9 +12,9 @@ test("a second prompt goes to the same process, and a longer pause ends it", asy
   const client = await lab.client();
   const { id } = await lab.project(client);
   const first = await run(client, id, { prompt: "say:one" });
-  const [before] = (await lab.agents()).filter(leaders);
+  const before = (await lab.agents()).find(leaders);
   const second = await run(client, id, { prompt: "say:two" });
-  const [after] = (await lab.agents()).filter(leaders);
+  const after = (await lab.agents()).find(leaders);
   expect(before?.pid).toBeNumber();
   expect(after?.pid).toBe(before?.pid ?? 0);
   expect(second).toMatchObject({ session_id: first.session_id, usage: { runs: 2 } });

@@ -44,17 +44,21 @@ export interface Step {
 }
 
 /**
- * Finds each step begun only after the one before it came back without an error. Says which step is
- * missing; undefined when the order is kept.
+ * Finds each step begun only after the one before it came back without an error; of the last one
+ * there may be no earlier call either. Names the step that is missing or too early, or nothing.
  */
-export function outOfOrder(calls: readonly SystemCall[], steps: readonly Step[]): string | undefined {
+export function outOfOrder(
+  calls: readonly SystemCall[],
+  steps: readonly Step[],
+): string | undefined {
   let after = -1;
-  for (const { what, names, about } of steps) {
-    const found = calls.find(
-      ({ name, text, result, began }) =>
-        began > after && names.includes(name) && about.test(text) && !result.startsWith("-1"),
+  for (const step of steps) {
+    const matching = calls.filter(
+      ({ name, text, result }) =>
+        step.names.includes(name) && step.about.test(text) && !result.startsWith("-1"),
     );
-    if (!found) return what;
+    const found = step === steps.at(-1) ? matching[0] : matching.find(({ began }) => began > after);
+    if (!found || found.began <= after) return step.what;
     after = found.ended;
   }
   return undefined;

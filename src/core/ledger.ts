@@ -16,8 +16,8 @@ export interface LedgerHooks {
   readonly ended: (run: Run, outcome: Outcome) => void;
 }
 
-/** For how long it is taken for granted that the directory is still there. */
-const availableMs = 2_000;
+/** For how long it is taken for granted what the machine says about the directory. */
+const surveyMs = 2_000;
 /** Reasons of a failed run after which the next one would most likely fail too. */
 const brokenAgent = new Set(["no_result", "not_logged_in", "server_crash", "shutdown"]);
 
@@ -33,7 +33,9 @@ export class Ledger {
   readonly #lost: readonly string[];
   #status: Status;
   #run: Run | undefined;
-  #available = { at: Number.NEGATIVE_INFINITY, value: false };
+  #survey = { at: Number.NEGATIVE_INFINITY, available: false, trusts: false };
+  /** The snapshot as JSON, for as long as nothing in it has changed. */
+  #json: { status: Status; key: string; text: string } | undefined;
 
   constructor(
     metadata: ProjectMetadata,
@@ -76,6 +78,18 @@ export class Ledger {
 
   get trusted(): boolean {
     return this.#status.trusted ?? this.#deps.runner.trusts(this.path);
+  }
+
+  /** The snapshot as JSON: a list of a hundred projects is asked for often and changes little. */
+  get json(): string {
+    const { available, trusts } = this.#machine();
+    const { last_seq, epoch } = this.feed.log.state();
+    const counts = `${this.#hooks.queued()} ${this.#hooks.pending().length}`;
+    const key = `${last_seq} ${epoch} ${available} ${trusts} ${counts}`;
+    const { status } = this;
+    if (this.#json?.key !== key || this.#json.status !== status)
+      this.#json = { status, key, text: JSON.stringify(this.snapshot) };
+    return this.#json.text;
   }
 
   get snapshot(): ProjectState {
@@ -242,23 +256,29 @@ export class Ledger {
     });
   }
 
-  #isAvailable(): boolean {
-    const now = this.#deps.clock.monotonic();
-    if (now - this.#available.at > availableMs)
-      this.#available = { at: now, value: this.#deps.directories.available(this.path) };
-    return this.#available.value;
+  #machine(): { available: boolean; trusts: boolean } {
+    const { clock, directories, runner } = this.#deps;
+    const now = clock.monotonic();
+    if (now - this.#survey.at > surveyMs)
+      this.#survey = {
+        at: now,
+        available: directories.available(this.path),
+        trusts: runner.trusts(this.path),
+      };
+    return this.#survey;
   }
 
   #render(status: Status, lastSeq: number): ProjectState {
     const { config } = this.#deps;
+    const { available, trusts } = this.#machine();
     return describe(status, {
       id: this.id,
       path: this.path,
       created_at: this.#createdAt,
       epoch: this.feed.log.state().epoch,
       last_seq: lastSeq,
-      trusted: status.trusted ?? this.#deps.runner.trusts(this.path),
-      available: this.#isAvailable(),
+      trusted: status.trusted ?? trusts,
+      available,
       queued: this.#hooks.queued(),
       pending_permissions: this.#hooks.pending().length,
       permission_mode: config.claudePermissionMode,

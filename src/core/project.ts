@@ -95,6 +95,11 @@ export class Project {
     return this.#ledger.snapshot;
   }
 
+  /** The snapshot as JSON text. */
+  get json(): string {
+    return this.#ledger.json;
+  }
+
   get metadata(): ProjectMetadata {
     return this.#ledger.metadata;
   }

@@ -1,5 +1,5 @@
 import { Fault } from "../contract/errors.ts";
-import type { LobbyType, ProjectState, ServerData } from "../contract/messages.ts";
+import type { LobbyType, ServerData } from "../contract/messages.ts";
 import { Feed } from "./feed.ts";
 import { encode } from "./frame.ts";
 import type { LogState, ProjectMetadata, Publisher } from "./ports.ts";
@@ -50,9 +50,9 @@ export class Projects {
     return [...this.#byId.values()].find((project) => project.feed.failing)?.feed.failing;
   }
 
-  /** Oldest first. */
-  list(): ProjectState[] {
-    return Array.from(this.#byId.values(), (project) => project.snapshot);
+  /** Their states as a JSON array, oldest first. */
+  list(): string {
+    return `[${Array.from(this.#byId.values(), (project) => project.json).join(",")}]`;
   }
 
   get(id: string): Project {

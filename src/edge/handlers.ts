@@ -33,7 +33,7 @@ export const handlers: Handlers = {
   },
 
   project_list(_, { projects }) {
-    return { type: "project_list_response", data: { projects: projects.list() } };
+    return { type: "project_list_response", json: `{"projects":${projects.list()}}` };
   },
 
   async project_delete({ project_id }, { projects }) {

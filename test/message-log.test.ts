@@ -364,7 +364,7 @@ describe("rotation", () => {
   test("says when its state should be saved, with the records of the append in it", async () => {
     const saved: LogState[] = [];
     const { log } = open({ changed: () => saved.push(log.state()), rotation: rotation(2) });
-    await Promise.resolve();
+    await new Promise((resolve) => setImmediate(resolve));
     expect(saved).toMatchObject([{ last_seq: 0, clean: false, file: null }]);
     for (const text of ["a", "b", "c"]) say(log, text);
     await Promise.resolve();

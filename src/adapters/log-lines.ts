@@ -6,6 +6,7 @@ import type { LogFile } from "./log-file.ts";
 import { headerBytes, type LogHeader, parseHeader } from "./log-record.ts";
 
 const blockBytes = 65_536;
+const firstBlockBytes = 4_096;
 const newline = 0x0a;
 
 /** Takes a line with its newline, which only a torn last line lacks, and where it starts. */
@@ -33,7 +34,8 @@ export function forward(file: LogFile, from: number, visit: LineVisitor): boolea
 
 /** Visits the lines before `to`, the end of one, last to first, while `visit` returns true. */
 export function backward(file: LogFile, to: number, visit: LineVisitor): boolean {
-  let block = blockBytes;
+  // Often the last line is all that is looked for, once for each of a hundred projects.
+  let block = firstBlockBytes;
   let end = to;
   while (end > 0) {
     const position = Math.max(0, end - block);

@@ -103,7 +103,8 @@ class DiskLog implements MessageLog {
       if (first && recovery.last) this.#count = recovery.last.seq - first.seq + 1;
       this.#expire(now);
     }
-    queueMicrotask(options.changed);
+    // Not before every other log is open: saving a hundred states would delay the start.
+    setImmediate(options.changed);
   }
 
   firstSeq(): number {

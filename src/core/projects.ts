@@ -167,7 +167,8 @@ export class Projects {
     for (const repair of repairs)
       telemetry.log("warn", repair.message, { project_id: id, ...repair.details });
     const feed = new Feed({ projectId: id, log, repairs, publisher: this.#publisher, clock });
-    const known = recorded ? restore(metadata, log) : metadata;
+    // After an orderly end the metadata was written last, and says what the log does.
+    const known = recorded && !recorded.clean ? restore(metadata, log) : metadata;
     const project = new Project(known, feed, this.#deps);
     this.#byId.set(id, project);
     return project;

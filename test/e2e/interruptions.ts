@@ -3,15 +3,21 @@ import { expect, test } from "bun:test";
 import { execute, Lab, run } from "./lab.ts";
 import { errors } from "./transcript.ts";
 
-const sleeping = { prompt: "bash:sleep 300", options: { allowed_tools: ["Bash"] } };
-const sleeps = ({ command }: { command: string }) => command.startsWith("sleep 300");
+/** One process that the CLI ends with its tool, and one that has left it for a session of its own. */
+const sleeping = {
+  prompt: "bash:setsid sleep 301 & sleep 300",
+  options: { allowed_tools: ["Bash"] },
+};
+type Agents = Awaited<ReturnType<Lab["agents"]>>;
+const bothSleep = (agents: Agents) =>
+  ["sleep 300", "sleep 301"].every((sleep) => agents.some(({ command }) => command === sleep));
 
 test("a kill while a tool runs leaves nothing alive when it replies", async () => {
   await using lab = await Lab.start();
   const client = await lab.client();
   const { id } = await lab.project(client);
   await execute(client, id, sleeping);
-  await lab.until((agents) => agents.some(sleeps));
+  await lab.until(bothSleep);
   const { data } = await client.expect("project_state", "agent_kill", { project_id: id });
   expect(await lab.agents()).toEqual([]);
   expect(data).toMatchObject({ state: "IDLE", error: null });
@@ -25,9 +31,9 @@ test("after kill -9 of the server the run has failed, its processes are gone, an
   const { id } = await lab.project(before);
   const first = await run(before, id, { prompt: "say:The word is heron" });
   await execute(before, id, sleeping);
-  await lab.until((agents) => agents.some(sleeps));
+  await lab.until(bothSleep);
   await lab.server.crash();
-  expect((await lab.agents()).some(sleeps)).toBeTrue();
+  expect(bothSleep(await lab.agents())).toBeTrue();
 
   await lab.restart();
   const client = await lab.client();

@@ -1,5 +1,6 @@
 import { mkdirSync } from "node:fs";
 import { join } from "node:path";
+import type { LadderTiming } from "./adapters/claude/ladder.ts";
 import { claudeRunner } from "./adapters/claude/runner.ts";
 import { systemClock as clock } from "./adapters/clock.ts";
 import { lockDataDir } from "./adapters/data-lock.ts";
@@ -28,6 +29,8 @@ export interface Surroundings {
   readonly umask: number;
   readonly metrics: Metrics;
   readonly log: Telemetry["log"];
+  /** How long each step of ending an agent waits; what suits the CLI, if left out. */
+  readonly ladder?: Partial<LadderTiming>;
 }
 
 /** A running server. Disposing it ends every run, closes every log and every connection. */
@@ -155,7 +158,8 @@ function openStore(config: Config, telemetry: Telemetry) {
   });
 }
 
-function startRunner(config: Config, { env, umask }: Surroundings, telemetry: Telemetry) {
+function startRunner(config: Config, around: Surroundings, telemetry: Telemetry) {
+  const { env, umask, ladder } = around;
   const recordsDir = join(config.dataDir, "runs");
   mkdirSync(recordsDir, { recursive: true, mode: 0o700 });
   return claudeRunner({
@@ -167,6 +171,7 @@ function startRunner(config: Config, { env, umask }: Surroundings, telemetry: Te
     lineBytes: agentLineBytes,
     environment: env,
     userUmask: umask,
+    ...(ladder && { ladder }),
     telemetry,
   });
 }

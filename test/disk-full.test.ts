@@ -171,10 +171,10 @@ test("an agent that is blocked by the disk can be killed, and the end is logged 
   const { server, watcher, full } = await setUp(disk);
   await flood(watcher, full, disk);
   const { pid } = agent();
-  const killed = watcher.ask("agent_kill", { project_id: full, data: { force: true } });
-  while (isAlive(pid)) await Bun.sleep(10);
+  const killed = await watcher.ask("agent_kill", { project_id: full, data: { force: true } });
+  expect(killed).toMatchObject({ type: "error", data: { code: "STORAGE_ERROR" } });
+  expect(isAlive(pid)).toBeFalse();
   disk.relieve(server.pid);
-  await killed;
   const { last_seq } = await watcher.settled(full);
   expect(watcher.events(full).map(({ seq }) => seq)).toEqual(
     Array.from({ length: last_seq }, (_, at) => at + 1),

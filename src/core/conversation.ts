@@ -116,7 +116,11 @@ export class Conversation {
     await Promise.race([run.settled, run.stopped, live.gone]);
     if (run.over) return undefined;
     if (!run.cause) return exitFault(await live.agent.exit);
-    await Promise.all([live.agent.stop(false), live.gone]);
+    await live.agent.stop(false);
+    // What it still had to say waits for the disk; whoever stopped it need not.
+    const { failing } = this.#ledger.feed;
+    if (failing) run.fail(failing);
+    await live.gone;
     return run.fault;
   }
 

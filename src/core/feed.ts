@@ -89,7 +89,7 @@ export class Feed {
     if (afterSeq === undefined) return { resume: "fresh", from: this.lastSeq };
     const first = this.log.firstSeq() - 1;
     const foreign = epoch !== undefined && epoch !== this.log.state().epoch;
-    if (foreign || afterSeq > this.lastSeq) return { resume: "reset", from: first };
+    if (foreign || afterSeq > this.lastSeq) return { resume: "reset", from: 0 };
     if (afterSeq < first) return { resume: "truncated", from: first };
     return { resume: "ok", from: afterSeq };
   }

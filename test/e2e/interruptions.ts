@@ -3,9 +3,9 @@ import { expect, test } from "bun:test";
 import { execute, Lab, run } from "./lab.ts";
 import { errors } from "./transcript.ts";
 
-/** One process that the CLI ends with its tool, and one that has left it for a session of its own. */
+/** One process that the CLI ends with its tool, and one that has left its family and session. */
 const sleeping = {
-  prompt: "bash:setsid sleep 301 & sleep 300",
+  prompt: "bash:(setsid sleep 301 &); sleep 300",
   options: { allowed_tools: ["Bash"] },
 };
 type Agents = Awaited<ReturnType<Lab["agents"]>>;

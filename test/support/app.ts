@@ -1,6 +1,7 @@
 import { mkdir, mkdtemp, realpath, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import type { LadderTiming } from "../../src/adapters/claude/ladder.ts";
 import { Metrics } from "../../src/adapters/metrics.ts";
 import { type App, start } from "../../src/app.ts";
 import { loadConfig } from "../../src/config.ts";
@@ -31,7 +32,7 @@ const fakeClaude = join(import.meta.dir, "fake-claude.ts");
 /** A real server on a free port, a scratch home, and a fake claude; all gone at scope end. */
 export async function testApp(
   settings: Readonly<Record<string, string>> = {},
-  at?: { home: string },
+  at?: { home?: string; ladder?: Partial<LadderTiming> },
 ): Promise<TestApp> {
   await using setup = new AsyncDisposableStack();
   const home = at?.home ?? (await scratch(setup));
@@ -56,7 +57,15 @@ export async function testApp(
   const lines: LogLine[] = [];
   const log = (level: string, text: string, fields = {}) =>
     void lines.push({ level, text, fields });
-  const app = setup.use(await start(config, { env, umask: 0o022, metrics, log }));
+  const app = setup.use(
+    await start(config, {
+      env,
+      umask: 0o022,
+      metrics,
+      log,
+      ...(at?.ladder && { ladder: at.ladder }),
+    }),
+  );
   const all = setup.move();
   return {
     url: app.url,

@@ -1,0 +1,63 @@
+import { existsSync, readFileSync } from "node:fs";
+import { join } from "node:path";
+
+type Fields = Readonly<Record<string, unknown>>;
+
+/** How the fake CLI was started as an agent; not the questions to it, such as `--version`. */
+export interface AgentStart {
+  readonly pid: number;
+  readonly argv: readonly string[];
+  readonly marker: string;
+  readonly env: readonly string[];
+}
+
+/** What the fake CLI has recorded: see FAKE_CLAUDE_LOG there. */
+export class AgentLog {
+  readonly #path: string;
+
+  constructor(home: string) {
+    this.#path = join(home, "agent.jsonl");
+  }
+
+  /** Events of one kind, oldest first. */
+  all(event: string): Fields[] {
+    if (!existsSync(this.#path)) return [];
+    const lines = readFileSync(this.#path, "utf8").split("\n");
+    // What follows the last line feed is being written.
+    const whole: Fields[] = lines.slice(0, -1).map((line) => JSON.parse(line));
+    return whole.filter((line) => line["event"] === event);
+  }
+
+  /** The agents that were started, oldest first. */
+  starts(): AgentStart[] {
+    return this.all("start").flatMap(({ pid, argv, marker, env }) => {
+      if (typeof pid !== "number" || typeof marker !== "string") return [];
+      return [{ pid, argv: strings(argv), marker, env: strings(env) }];
+    });
+  }
+
+  /** The agent that was started last. */
+  last(): AgentStart {
+    const last = this.starts().at(-1);
+    if (!last) throw new Error("No agent was started");
+    return last;
+  }
+
+  /** The content of every prompt that agents were given, oldest first. */
+  prompts(): unknown[] {
+    return this.all("stdin").flatMap(({ line }) => {
+      const message: Fields = typeof line === "object" ? { ...line } : {};
+      const said: Fields = typeof message["message"] === "object" ? { ...message["message"] } : {};
+      return message["type"] === "user" ? [said["content"]] : [];
+    });
+  }
+
+  /** The pids that the fake CLI started for commands and daemons. */
+  children(): number[] {
+    return this.all("child").map(({ child }) => Number(child));
+  }
+}
+
+function strings(value: unknown): string[] {
+  return Array.isArray(value) ? value.map(String) : [];
+}

@@ -165,7 +165,7 @@ class ProjectFolder {
   readonly #places: { readonly projects: string; readonly trash: string };
   readonly #telemetry: Telemetry;
   #turn: Promise<unknown> = Promise.resolve();
-  readonly #waiting = new Map<string, { content: object; readonly done: Promise<void> }>();
+  readonly #waiting = new Map<string, { text: string; readonly done: Promise<void> }>();
   #listed = false;
   #removed = false;
 
@@ -180,17 +180,18 @@ class ProjectFolder {
   }
 
   save(name: string, content: object): Promise<void> {
+    const text = `${JSON.stringify(content, null, 2)}\n`;
     const waiting = this.#waiting.get(name);
     if (waiting) {
-      waiting.content = content;
+      waiting.text = text;
       return waiting.done;
     }
     const done = this.#inTurn("save", async () => {
-      const newest = this.#waiting.get(name)?.content ?? content;
+      const newest = this.#waiting.get(name)?.text ?? text;
       this.#waiting.delete(name);
-      if (!this.#removed) await this.#write(name, `${JSON.stringify(newest, null, 2)}\n`);
+      if (!this.#removed) await this.#write(name, newest);
     });
-    this.#waiting.set(name, { content, done });
+    this.#waiting.set(name, { text, done });
     return done;
   }
 

@@ -10,14 +10,21 @@ import type { Telemetry } from "../core/ports.ts";
 
 type Values = Readonly<Record<string, string>>;
 
+/** One set of label values of a counter, and what was counted since it was last read. */
+interface Series {
+  readonly counter: Counter | undefined;
+  readonly values: Values;
+  pending: number;
+}
+
 /** The metrics table, counted in memory. prom-client's own collectors are wrong under Bun. */
 export class Metrics implements Omit<Telemetry, "log"> {
   readonly #registry = new Registry();
   readonly #counters = new Map<string, Counter>();
   readonly #gauges = new Map<string, Gauge>();
   readonly #histograms = new Map<string, Histogram>();
-  /** `labels()` of prom-client sorts and joins at each call; a line of the agent cannot afford it. */
-  readonly #series = new Map<string, { inc: (by: number) => void }>();
+  /** Each `inc` of prom-client hashes the labels anew; a line of the agent cannot afford it. */
+  readonly #series = new Map<string, Series>();
 
   constructor() {
     for (const [metric, row] of Object.entries(metrics)) {
@@ -44,13 +51,9 @@ export class Metrics implements Omit<Telemetry, "log"> {
     const values: Values = labels;
     let key: string = metric;
     for (const name in values) key += `\0${values[name]}`;
-    let series = this.#series.get(key);
-    if (!series) {
-      series = this.#counters.get(metric)?.labels(values);
-      if (!series) return;
-      this.#series.set(key, series);
-    }
-    series.inc(by);
+    const series = this.#series.get(key);
+    if (series) series.pending += by;
+    else this.#series.set(key, { counter: this.#counters.get(metric), values, pending: by });
   }
 
   gauge<M extends GaugeName>(metric: M, labels: Labels<M>, value: number): void {
@@ -63,6 +66,10 @@ export class Metrics implements Omit<Telemetry, "log"> {
 
   /** Prometheus text format. */
   text(): Promise<string> {
+    for (const series of this.#series.values()) {
+      series.counter?.inc(series.values, series.pending);
+      series.pending = 0;
+    }
     return this.#registry.metrics();
   }
 

@@ -18,7 +18,13 @@ export interface Feed {
 }
 
 const session_id = crypto.randomUUID();
-const sample = 'function add(a, b) {\n\treturn a + b; // the "sum"\n}\n\n';
+/** Source code, which has something to escape about every 26 characters; prose has less. */
+const sample = `function total(items: readonly Item[]): number {
+  const prices = items.map((item) => item.price);
+  if (prices.length === 0) return fail("no items");
+  return prices.reduce((sum, price) => sum + price, 0);
+}
+`;
 
 function main(argument: string | undefined): Promise<void> | void {
   if (argument === "--version") return write(1, Buffer.from("2.1.197 (Claude Code)\n"));

@@ -98,8 +98,8 @@ export class LogHistory {
     let at = from;
     while (at) {
       const { file, offset } = at;
-      const wanted = forward(file, offset, (line, start) => {
-        const found = this.#parse(file, line, start);
+      const wanted = forward(file, offset, (line, start, text) => {
+        const found = this.#parse(file, { line, text }, start);
         return !found || visit(found);
       });
       const later = this.#files.next(file);
@@ -111,8 +111,8 @@ export class LogHistory {
     let at = from;
     while (at) {
       const { file, offset } = at;
-      const wanted = backward(file, offset, (line, start) => {
-        const found = this.#parse(file, line, start);
+      const wanted = backward(file, offset, (line, start, text) => {
+        const found = this.#parse(file, { line, text }, start);
         return !found || visit(found);
       });
       const earlier = this.#files.previous(file);
@@ -120,8 +120,12 @@ export class LogHistory {
     }
   }
 
-  #parse(file: LogFile, line: Buffer, start: number): Found | undefined {
-    const record = parseRecord(line);
+  #parse(
+    file: LogFile,
+    { line, text }: { line: Buffer; text: string | undefined },
+    start: number,
+  ): Found | undefined {
+    const record = parseRecord(line, text);
     const bytes = line.length;
     if (record) return { record, bytes, end: { file, offset: start + bytes } };
     this.#telemetry.count("log_errors_total", { operation: "read" });

@@ -2,6 +2,7 @@
  * Lines of one log file, found without reading the file whole. Blocks are doubled while they hold
  * no whole line, so that a line of n bytes costs O(n).
  */
+import { isAscii } from "node:buffer";
 import type { LogFile } from "./log-file.ts";
 import { headerBytes, type LogHeader, parseHeader } from "./log-record.ts";
 
@@ -9,8 +10,11 @@ const blockBytes = 65_536;
 const firstBlockBytes = 4_096;
 const newline = 0x0a;
 
-/** Takes a line with its newline, which only a torn last line lacks, and where it starts. */
-type LineVisitor = (line: Buffer, start: number) => boolean;
+/**
+ * Takes a line with its newline, which only a torn last line lacks, and where it starts; also its
+ * text, where that is known without decoding it.
+ */
+type LineVisitor = (line: Buffer, start: number, text: string | undefined) => boolean;
 
 /** Visits the lines from `from`, the start of one, for as long as `visit` returns true. */
 export function forward(file: LogFile, from: number, visit: LineVisitor): boolean {
@@ -19,13 +23,16 @@ export function forward(file: LogFile, from: number, visit: LineVisitor): boolea
   while (position < file.size) {
     const wanted = Math.min(block, file.size - position);
     const bytes = file.bytes(position, position + wanted);
+    const text = textOf(bytes);
     let start = 0;
     for (let end = bytes.indexOf(newline); end !== -1; end = bytes.indexOf(newline, start)) {
-      if (!visit(bytes.subarray(start, end + 1), position + start)) return false;
+      const line = bytes.subarray(start, end + 1);
+      if (!visit(line, position + start, text?.slice(start, end + 1))) return false;
       start = end + 1;
     }
     const last = bytes.length < wanted || position + wanted >= file.size;
-    if (last) return start === bytes.length || visit(bytes.subarray(start), position + start);
+    const rest = bytes.subarray(start);
+    if (last) return rest.length === 0 || visit(rest, position + start, text?.slice(start));
     block = start === 0 ? block * 2 : blockBytes;
     position += start;
   }
@@ -40,11 +47,13 @@ export function backward(file: LogFile, to: number, visit: LineVisitor): boolean
   while (end > 0) {
     const position = Math.max(0, end - block);
     const bytes = file.bytes(position, end);
+    const text = textOf(bytes);
     let stop = bytes.length;
     while (stop > 0) {
       const before = stop > 1 ? bytes.lastIndexOf(newline, stop - 2) : -1;
       if (before === -1 && position > 0) break;
-      if (!visit(bytes.subarray(before + 1, stop), position + before + 1)) return false;
+      const line = bytes.subarray(before + 1, stop);
+      if (!visit(line, position + before + 1, text?.slice(before + 1, stop))) return false;
       stop = before + 1;
     }
     block = stop === bytes.length ? block * 2 : blockBytes;
@@ -89,6 +98,11 @@ export function seek(file: LogFile, reached: (header: LogHeader) => boolean): nu
     return false;
   });
   return found;
+}
+
+/** A block as text, if each byte is a character: cutting it costs far less than decoding lines. */
+function textOf(bytes: Buffer): string | undefined {
+  return isAscii(bytes) ? bytes.toString("latin1") : undefined;
 }
 
 function lineAfter(file: LogFile, from: number, to: number): number | undefined {

@@ -33,11 +33,12 @@ export function parseHeader(bytes: Buffer): LogHeader | undefined {
 /**
  * Reads a line, given with its newline. Its layout must be whole and without the NULs that a
  * machine's crash leaves in place of unwritten blocks; the JSON of the message is not looked at.
+ * `text` is what the bytes say, if that is known.
  */
-export function parseRecord(bytes: Buffer): LogRecord | undefined {
+export function parseRecord(bytes: Buffer, text?: string): LogRecord | undefined {
   const end = bytes.length - 1;
   if (bytes[end] !== 0x0a || bytes[end - 1] !== 0x7d || bytes.includes(0)) return undefined;
-  const line = bytes.toString("utf8", 0, end);
+  const line = text?.slice(0, -1) ?? bytes.toString("utf8", 0, end);
   const match = header.exec(line);
   if (!match?.[1] || !match[2] || !isDirection(match[3])) return undefined;
   const message = line.slice(match[0].length, -1);

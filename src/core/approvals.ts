@@ -78,9 +78,14 @@ export class Approvals {
       ...(device === null ? {} : { device }),
       ...(answer.message ? { reason: answer.message } : {}),
     };
-    if (answer.interrupt && this.#ledger.run) this.#ledger.run.interrupted = true;
     this.#resolve(pending, resolution, told);
+    if (answer.interrupt && this.#ledger.run) this.#ledger.run.interrupted = true;
     return { resolution, remembered: answer.remember ? remembered(request) : undefined };
+  }
+
+  /** Takes over what was settled without it, so that a late answer is told the outcome. */
+  adopt(outcomes: readonly Resolution[]): void {
+    for (const outcome of outcomes) this.#outcomes.set(outcome.permission_id, outcome);
   }
 
   /** The agent no longer wants to know. */

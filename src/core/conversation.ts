@@ -19,6 +19,8 @@ interface Live extends Heard, WarmAgent {
   /** It has served a prompt before this one. */
   reused: boolean;
   closing: boolean;
+  /** A person has killed it while it had no turn: what it begins by itself is killed too. */
+  unwanted: boolean;
   timer?: Disposable;
 }
 
@@ -51,10 +53,10 @@ export class Conversation {
   }
 
   /** Sees a run through to its end. Never rejects: whatever happens ends as an event and a state. */
-  async hold(run: Run, prompt: { text: string; images: readonly Image[] }, asked: ResolvedOptions) {
+  async hold(run: Run, prompt: { text: string; images: readonly Image[] }): Promise<void> {
     let fault: Fault | undefined;
     try {
-      fault = await this.#converse(run, prompt, asked);
+      fault = await this.#converse(run, prompt);
     } catch (error) {
       fault = error instanceof Fault ? error : this.#bug(run, error);
     }
@@ -70,7 +72,9 @@ export class Conversation {
   async set(change: { permissionMode?: PermissionMode; model?: string | null }): Promise<void> {
     const live = this.#live;
     const { running } = this.#ledger.status;
-    if (!live || live.closing || !running) return this.retire();
+    if (!running) return this.retire();
+    // Its agent is not started yet.
+    if (!live || live.closing) return this.#ledger.note({ running: { ...running, ...change } });
     const { permissionMode, model } = change;
     if (permissionMode !== undefined) await live.agent.setPermissionMode(permissionMode);
     if (model !== undefined) await live.agent.setModel(model);
@@ -81,6 +85,21 @@ export class Conversation {
   /** Lets an idle agent go, because the next prompt is not for it. */
   retire(): void {
     if (this.#live && !this.#ledger.run) this.#close(this.#live);
+  }
+
+  /** Whether an agent without a turn still does something in the background. */
+  get busy(): boolean {
+    return this.#live?.busy ?? false;
+  }
+
+  /** Ends an agent without a turn, and what it does in the background, as a kill ends a run. */
+  async end(force: boolean): Promise<void> {
+    const live = this.#live;
+    if (!live) return;
+    live.closing = true;
+    live.unwanted = true;
+    this.#wake(live);
+    await Promise.all([live.agent.stop(force), live.gone]);
   }
 
   /** Ends the agent; resolves once nothing of it is left. */
@@ -94,13 +113,14 @@ export class Conversation {
   async #converse(
     run: Run,
     prompt: { text: string; images: readonly Image[] },
-    asked: ResolvedOptions,
   ): Promise<Fault | undefined> {
     await this.#deps.runner.swept(this.#ledger.id);
     for (;;) {
-      if (run.cause) return run.fault;
+      // Looked up anew: it may be changed while the agent is not there yet.
+      const { running } = this.#ledger.status;
+      if (run.cause || !running) return run.fault;
       // oxlint-disable-next-line no-await-in-loop -- a second round replaces an agent that is gone
-      const live = await this.#obtain(asked);
+      const live = await this.#obtain(running);
       if (!live) continue;
       live.answered = false;
       live.agent.prompt(prompt.text, prompt.images);
@@ -129,6 +149,7 @@ export class Conversation {
     this.#wake(live);
     const { run } = this.#ledger;
     if (!run) return;
+    if (live.unwanted) run.stop("kill");
     const fault = await this.#attend(run, live);
     if (!run.over) await this.#finish(run, fault);
   }
@@ -189,6 +210,7 @@ export class Conversation {
       retrying: false,
       reused: false,
       closing: false,
+      unwanted: false,
       tasks,
       get busy() {
         return tasks.size > 0;
@@ -253,6 +275,7 @@ export class Conversation {
       );
     } catch (error) {
       this.#log("error", "cannot log the end of a run", { execution_id: run.id, error });
+      run.fail(error instanceof Fault ? error : this.#bug(run, error));
     }
   }
 

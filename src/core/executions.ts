@@ -105,12 +105,17 @@ export class Executions {
     return entry;
   }
 
+  /** Gives a prompt that could not be started its first place back. */
+  putBack(entry: QueuedPrompt): void {
+    this.#queue.unshift(entry);
+  }
+
   /** Resolves once what is known now is on the disk; the log first, so the cache is never ahead. */
   async save(): Promise<void> {
     const file = {
       seq: this.#feed.lastSeq,
       accepted: [...this.#accepted],
-      queue: this.#queue,
+      queue: [...this.#queue],
     };
     await this.#feed.log.sync();
     await this.#store.saveExecutions(this.#projectId, file);
@@ -147,11 +152,16 @@ export class Executions {
       return this.#set(execution_id, "running");
     }
     // Its images are lost, and so it was never acknowledged: it may be sent again.
-    if (data.images > 0 || this.#accepted.has(execution_id)) return undefined;
+    const known = this.#accepted.has(execution_id) || this.#waits(execution_id);
+    if (data.images > 0 || known) return undefined;
     const { prompt: text, options, device } = data;
     const entry = { execution_id, prompt: text, options, images: [], device };
     this.#queue.push({ ...entry, queued_at: record.timestamp });
     return this.#set(execution_id, "queued");
+  }
+
+  #waits(id: string): boolean {
+    return this.#queue.some(({ execution_id }) => execution_id === id);
   }
 
   #ended(state: string): void {

@@ -9,6 +9,7 @@ import type { Ledger } from "./ledger.ts";
 import type { Directory, QueuedPrompt } from "./ports.ts";
 import type { Project, ProjectDeps } from "./project.ts";
 import { RateLimit } from "./rate-limit.ts";
+import type { Run } from "./run.ts";
 
 export interface ExecuteRequest {
   readonly prompt: string;
@@ -167,8 +168,15 @@ export class Intake {
   ): ProjectState {
     const { execution_id, prompt, options, images, device } = entry;
     const said = { execution_id, prompt, options, images: images.length, device };
-    const run = this.#ledger.begin(said, resolved);
-    this.#executions.take(execution_id);
+    // It waits no longer when its own beginning is told, which says how many do.
+    const waiting = this.#executions.take(execution_id);
+    let run: Run;
+    try {
+      run = this.#ledger.begin(said, resolved);
+    } catch (error) {
+      if (waiting) this.#executions.putBack(waiting);
+      throw error;
+    }
     this.#executions.note(execution_id, "running");
     this.#deps.telemetry.log("info", "execution started", {
       project_id: this.#ledger.id,
@@ -177,7 +185,7 @@ export class Intake {
       images: images.length,
       device,
     });
-    void conversation.hold(run, { text: prompt, images }, resolved);
+    void conversation.hold(run, { text: prompt, images });
     return this.#ledger.snapshot;
   }
 }

@@ -1,5 +1,5 @@
 import { Fault } from "../contract/errors.ts";
-import type { PermissionRequest, ProjectState, Prompt } from "../contract/messages.ts";
+import type { PermissionRequest, ProjectState, Prompt, Resolution } from "../contract/messages.ts";
 import type { ResolvedOptions } from "./agent-request.ts";
 import { event, type Feed, promptEntry } from "./feed.ts";
 import type { LogEntry, ProjectMetadata } from "./ports.ts";
@@ -162,8 +162,8 @@ export class Ledger {
   }
 
   /** Logs that the agent has begun a turn by itself, behind `lead`. */
-  beginUnsolicited(lead: readonly LogEntry[]): Run {
-    return this.#begin(crypto.randomUUID(), {}, { lead, solicited: false });
+  beginUnsolicited(running: ResolvedOptions, lead: readonly LogEntry[]): Run {
+    return this.#begin(crypto.randomUUID(), { running }, { lead, solicited: false });
   }
 
   /** Logs the end of a run behind `lead`, which led to it: all of it, or it throws. */
@@ -197,18 +197,19 @@ export class Ledger {
     this.#report(run, { fault, outcome, durationMs });
   }
 
-  /** Settles what a server that went down in the middle of a run left behind. */
-  recover(): void {
+  /**
+   * Settles what a server that went down in the middle of a run left behind; gives what became of
+   * the requests that were open.
+   */
+  recover(): readonly Resolution[] {
     const reason = "the server went down";
-    const withdrawn = this.#lost.map((permission_id) =>
-      event({
-        type: "permission_resolved",
-        data: { permission_id, decision: "withdrawn", reason },
-      }),
+    const lost = this.#lost.map(
+      (permission_id) => ({ permission_id, decision: "withdrawn", reason }) as const,
     );
+    const withdrawn = lost.map((data) => event({ type: "permission_resolved", data }));
     if (this.#status.state !== "EXECUTING") {
       if (withdrawn.length > 0) this.feed.emit(...withdrawn);
-      return;
+      return lost;
     }
     const fault = new Fault(
       "EXECUTION_FAILED",
@@ -221,6 +222,7 @@ export class Ledger {
       event({ type: "error", data }),
     ]);
     this.#deps.telemetry.count("executions_total", { outcome: "interrupted" });
+    return lost;
   }
 
   #begin(

@@ -26,6 +26,8 @@ export interface Heard {
   retrying: boolean;
   /** What runs in its background. */
   readonly tasks: Set<string>;
+  /** It is on its way out, and its conversation may no longer be the project's. */
+  readonly closing: boolean;
 }
 
 export interface ListenerHooks {
@@ -99,12 +101,12 @@ export class Listener {
     const isRetry = notice?.code === "API_RETRY";
     const entries = notice && !(isRetry && heard.retrying) ? [entry, noticeEntry(notice)] : [entry];
     if (isInit && !this.#ledger.run) {
-      this.#ledger.beginUnsolicited(entries);
+      this.#ledger.beginUnsolicited(heard.asked, entries);
       hooks.turnBegan();
     } else this.#ledger.feed.emit(...entries);
     heard.answered = true;
     heard.retrying = isRetry;
-    if (isInit && said.session_id) this.#nameSession(said.session_id);
+    if (isInit && said.session_id && !heard.closing) this.#nameSession(said.session_id);
     if (said.subtype === "status") this.#followMode(heard, said["permissionMode"]);
     if (this.#followTask(heard, said)) hooks.tasksChanged();
   }
@@ -151,6 +153,7 @@ export class Listener {
       input_tokens: usage.input_tokens + result.inputTokens,
       output_tokens: usage.output_tokens + result.outputTokens,
     };
+    if (heard.closing) return { usage: counted };
     if (result.sessionMissing)
       return { usage: counted, sessionId: null, sessionProven: false, fork: false };
     return {

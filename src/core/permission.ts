@@ -89,6 +89,7 @@ function updatedInput(request: PermissionRequest, answer: PermissionAnswer) {
     if (answers) throw misfit("answers", "this request is no question");
     return updated_input ?? request.input;
   }
+  if (updated_input && answers) throw misfit("answers", "updated_input has them already");
   if (updated_input) return updated_input;
   const asked = questions(request);
   const given = answers ?? {};

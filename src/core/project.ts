@@ -123,6 +123,11 @@ export class Project {
     return this.#approvals.pending;
   }
 
+  /** Resolves once what was changed is on the disk, also what only the metadata holds. */
+  async saved(): Promise<void> {
+    await Promise.all([this.feed.log.sync(), this.#deps.store.save(this.metadata)]);
+  }
+
   /** Caches what the log says, for the next start. */
   save(): void {
     this.#ledger.save();
@@ -130,7 +135,7 @@ export class Project {
 
   /** Settles what a server that went down left behind, and gives queued prompts their place. */
   recover(): void {
-    this.#ledger.recover();
+    this.#approvals.adopt(this.#ledger.recover());
     if (this.#executions.queued === 0) return;
     for (const entry of this.#executions.queue) this.#deps.queue.add(this, entry);
   }
@@ -163,12 +168,13 @@ export class Project {
   /** Stops the run, or acknowledges an error. Resolves once nothing of the run is left. */
   async kill(force: boolean): Promise<ProjectState> {
     const { run, status } = this.#ledger;
-    if (!run && status.state !== "ERROR")
+    if (!run && status.state !== "ERROR" && !this.#conversation.busy)
       throw new Fault("PROCESS_NOT_FOUND", "Cannot stop the run: nothing is running");
     if (!run) {
-      this.#ledger.enter({ state: "IDLE", error: null, paused: false });
+      if (status.state === "ERROR")
+        this.#ledger.enter({ state: "IDLE", error: null, paused: false });
       const state = this.snapshot;
-      await this.feed.log.sync();
+      await Promise.all([this.#conversation.end(force), this.feed.log.sync()]);
       return state;
     }
     run.stop("kill");
@@ -197,6 +203,7 @@ export class Project {
   async resumeSession(sessionId: string, fork: boolean): Promise<ProjectState> {
     this.#refuseActive("resume a session");
     const session = await this.#lookUp(sessionId);
+    this.#refuseActive("resume a session");
     if (!session)
       throw new Fault(
         "SESSION_NOT_FOUND",
@@ -288,6 +295,8 @@ export class Project {
   async close(): Promise<void> {
     await this.stop("shutdown");
     await this.#conversation.close();
+    // The agent may have begun a turn by itself on its way out.
+    await this.idle();
     await this.feed.close();
   }
 

@@ -116,6 +116,7 @@ export class Projects {
     this.#draining = true;
     this.#queue.close();
     const projects = [...this.#byId.values()];
+    for (const project of projects) this.#hurry(project);
     const { promise: late, resolve } = Promise.withResolvers<void>();
     using timers = new DisposableStack();
     timers.use(this.#deps.clock.after(graceMs, resolve));
@@ -194,12 +195,20 @@ export class Projects {
     }
   }
 
+  /** While the server goes down nobody is waited for who would have to answer the agent. */
+  #hurry(project: Project): void {
+    if (this.#draining && project.permissions.length > 0) void project.stop("shutdown");
+  }
+
   #updated(project: Project): void {
+    // What a deleted project still does on its way out is nobody's business.
+    if (this.#byId.get(project.id) !== project) return;
     this.announce("project_updated", project.snapshot, project.id);
     let pending = 0;
     for (const { permissions } of this.#byId.values()) pending += permissions.length;
     this.#deps.telemetry.gauge("permissions_pending", {}, pending);
     this.#queue.schedule();
+    this.#hurry(project);
   }
 
   #counted(): void {

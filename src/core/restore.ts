@@ -2,11 +2,20 @@ import * as v from "valibot";
 import { projectState } from "../contract/messages.ts";
 import type { LogRecord, MessageLog, ProjectMetadata } from "./ports.ts";
 
-const known = ["state", "session_id", "last_active", "usage", "error"] as const;
+const known = [
+  "state",
+  "session_id",
+  "last_active",
+  "usage",
+  "error",
+  "queued",
+  "pending_permissions",
+] as const;
+const stateData = v.object(v.pick(projectState, known).entries);
 const serverEvent = v.variant("type", [
   v.looseObject({
     type: v.literal("project_state"),
-    data: v.object(v.pick(projectState, known).entries),
+    data: stateData,
   }),
   v.looseObject({
     type: v.picklist(["permission_request", "permission_resolved"]),
@@ -26,10 +35,10 @@ const lookBackBytes = 4 * 1024 * 1024;
  * than the log after a crash.
  */
 export function restore(cached: ProjectMetadata, log: MessageLog): ProjectMetadata {
-  let found: Partial<ProjectMetadata> = {};
+  let found: v.InferOutput<typeof stateData> | undefined;
   let session: string | undefined;
   let queued = 0;
-  const open = new Set(cached.open_permissions);
+  const open = new Set<string>();
   const resolved = new Set<string>();
   let budget = lookBackBytes;
   log.scanBack((record) => {
@@ -51,16 +60,24 @@ export function restore(cached: ProjectMetadata, log: MessageLog): ProjectMetada
     else open.add(output.data.permission_id);
     return budget > 0;
   });
-  const session_id = session ?? found.session_id ?? cached.session_id;
+  const { pending_permissions, ...state } = found ?? { ...cached, pending_permissions: 1 };
+  const session_id = session ?? state.session_id;
+  const same = session_id === cached.session_id;
+  // The metadata may still name requests that the log knows to be settled.
+  const asked = pending_permissions > 0 ? cached.open_permissions : [];
   return {
     ...cached,
-    ...found,
+    ...state,
     session_id,
     // Proven by a turn that ended well, which the metadata recorded when it did.
-    session_proven: cached.session_proven && session_id === cached.session_id,
-    open_permissions: [...open].filter((id) => !resolved.has(id)),
+    session_proven: same && cached.session_proven,
+    fork: same && cached.fork,
+    remembered: same ? cached.remembered : { rules: [], directories: [] },
+    open_permissions: [...new Set([...asked, ...[...open].toReversed()])].filter(
+      (id) => !resolved.has(id),
+    ),
     // More than there may be is only a reason to look.
-    queued: cached.queued + queued,
+    queued: state.queued + queued,
   };
 }
 

@@ -112,14 +112,14 @@ export const handlers: Handlers = {
       ...(permissionMode === undefined ? {} : { permissionMode }),
       ...(model === undefined ? {} : { model }),
     });
-    await project.feed.log.sync();
+    await project.saved();
     return { type: "project_state", data: state };
   },
 
   async permission_response({ project_id, data }, { projects }) {
     const project = projects.get(project_id);
     const resolution = project.respond(data, null);
-    await project.feed.log.sync();
+    await (data.remember ? project.saved() : project.feed.log.sync());
     return { type: "permission_resolved", data: resolution };
   },
 
@@ -131,7 +131,7 @@ export const handlers: Handlers = {
   async session_resume({ project_id, data }, { projects }) {
     const project = projects.get(project_id);
     const state = await project.resumeSession(data.session_id, data.fork);
-    await project.feed.log.sync();
+    await project.saved();
     return { type: "project_state", data: state };
   },
 
@@ -143,7 +143,7 @@ export const handlers: Handlers = {
   async agent_new_session({ project_id }, { projects }) {
     const project = projects.get(project_id);
     const previous_session_id = project.newSession();
-    await project.feed.log.sync();
+    await project.saved();
     return { type: "session_reset", data: { previous_session_id } };
   },
 

@@ -1,5 +1,6 @@
 import type { Server, ServerWebSocket } from "bun";
 import type { Hono } from "hono";
+import { systemCode } from "../adapters/storage-fault.ts";
 import { subprotocol } from "../contract/messages.ts";
 import type { ServerData, ServerType } from "../contract/messages.ts";
 import type { Config } from "../contract/options.ts";
@@ -24,6 +25,12 @@ export interface ServeOptions {
   readonly http: Hono;
 }
 
+/** Why an address cannot be listened on. */
+const refusals: Readonly<Record<string, string>> = {
+  EADDRINUSE: "the port is in use",
+  EADDRNOTAVAIL: "this machine does not have the address",
+  EACCES: "ports below 1024 are not for everybody",
+};
 /** The socket's own limit; slow subscribers are served from the log long before. */
 const backpressureBytes = 16 * 1024 * 1024;
 
@@ -40,14 +47,7 @@ export class EdgeServer implements Publisher, AsyncDisposable {
   constructor(options: ServeOptions) {
     this.#options = options;
     const { config } = options;
-    this.#server = Bun.serve({
-      hostname: config.host,
-      port: config.port,
-      development: false,
-      maxRequestBodySize: 64 * 1024,
-      fetch: (request, server) => this.#fetch(request, server),
-      websocket: this.#websocket(),
-    });
+    this.#server = this.#listen();
     const everyMs = Math.min(1_000, config.pingInterval / 2, config.pongTimeout / 2);
     this.#liveness = setInterval(() => this.#tick(), everyMs);
   }
@@ -75,6 +75,25 @@ export class EdgeServer implements Publisher, AsyncDisposable {
       // oxlint-disable-next-line no-await-in-loop -- waits
       await Bun.sleep(10);
     await this.#server.stop(true);
+  }
+
+  #listen(): Server<SocketData> {
+    const { host: hostname, port } = this.#options.config;
+    try {
+      return Bun.serve({
+        hostname,
+        port,
+        development: false,
+        // Outside of development Bun lets several servers share a port, and each gets some clients.
+        reusePort: false,
+        maxRequestBodySize: 64 * 1024,
+        fetch: (request, server) => this.#fetch(request, server),
+        websocket: this.#websocket(),
+      });
+    } catch (cause) {
+      const reason = refusals[systemCode(cause) ?? ""] ?? String(cause);
+      throw new Error(`Cannot listen on ${hostname}:${port}: ${reason}`, { cause });
+    }
   }
 
   #fetch(request: Request, server: Server<SocketData>): Response | Promise<Response> | undefined {

@@ -43,12 +43,19 @@ export class AgentLog {
     return last;
   }
 
-  /** The content of every prompt that agents were given, oldest first. */
-  prompts(): unknown[] {
+  /** The messages of one type that agents were given, oldest first. */
+  told(type: "user" | "control_request" | "control_response"): Fields[] {
     return this.all("stdin").flatMap(({ line }) => {
       const message: Fields = typeof line === "object" ? { ...line } : {};
-      const said: Fields = typeof message["message"] === "object" ? { ...message["message"] } : {};
-      return message["type"] === "user" ? [said["content"]] : [];
+      return message["type"] === type ? [message] : [];
+    });
+  }
+
+  /** The content of every prompt that agents were given, oldest first. */
+  prompts(): unknown[] {
+    return this.told("user").map(({ message }) => {
+      const said: Fields = typeof message === "object" ? { ...message } : {};
+      return said["content"];
     });
   }
 

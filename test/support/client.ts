@@ -127,6 +127,16 @@ export class Client implements AsyncDisposable {
     return data;
   }
 
+  /** Runs a prompt to its end, and gives the state that it led to. */
+  async run(
+    project_id: string,
+    prompt: string,
+    rest: object = {},
+  ): Promise<ServerData<"project_state">> {
+    await this.expect("project_state", "execute", { project_id, data: { prompt, ...rest } });
+    return await this.settled(project_id);
+  }
+
   /** The logged events of a project, as received. */
   events(project_id: string): Frame[] {
     return this.received.filter(

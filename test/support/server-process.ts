@@ -73,28 +73,34 @@ export class ServerProcess implements AsyncDisposable {
     return { now: kilobytes("VmRSS") * 1024, peak: kilobytes("VmHWM") * 1024 };
   }
 
+  /** Its exit code, once it has ended. */
+  get exited(): Promise<number> {
+    return this.#child.exited;
+  }
+
+  /** Sends it a signal, unless it has ended. */
+  signal(name: NodeJS.Signals): void {
+    const { exitCode, signalCode } = this.#child;
+    if (exitCode === null && signalCode === null) process.kill(this.pid, name);
+  }
+
   /** Ends it in order, and gives its exit code. */
   async stop(): Promise<number> {
-    this.#signal("SIGTERM");
+    this.signal("SIGTERM");
     return await this.#child.exited;
   }
 
   /** Ends it at once, without a chance to put anything in order. */
   async crash(): Promise<void> {
-    this.#signal("SIGKILL");
+    this.signal("SIGKILL");
     await this.#child.exited;
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     // A test that failed may leave a run that nothing else would end.
-    const force = setTimeout(() => this.#signal("SIGTERM"), 2_000);
+    const force = setTimeout(() => this.signal("SIGTERM"), 2_000);
     await this.stop();
     clearTimeout(force);
-  }
-
-  #signal(signal: NodeJS.Signals): void {
-    const { exitCode, signalCode } = this.#child;
-    if (exitCode === null && signalCode === null) process.kill(this.pid, signal);
   }
 
   /** Reads the log to its end, so that the server never waits for a reader. */

@@ -45,9 +45,8 @@ async function killAndLook(victim: Victim, data: object = {}): Promise<void> {
 
 /** Waits until the agent has said that its turn has begun; its traps are set by then. */
 async function begun({ client, project_id }: Victim): Promise<void> {
-  const isInit = (data: object) => "subtype" in data && data.subtype === "init";
   await client.find(
-    (frame) => frame.project_id === project_id && isInit(frame.data),
+    ({ project_id: id, data }) => id === project_id && "subtype" in data && data.subtype === "init",
     "the beginning of the turn",
   );
 }

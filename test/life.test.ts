@@ -65,6 +65,13 @@ async function lookAgain(server: ServerProcess) {
   return { client, project, messages: page.messages };
 }
 
+/** The exit code of a server that does not start, and what it says to the person who started it. */
+async function refusal(settings: Readonly<Record<string, string>>) {
+  const child = spawnServer({ home, settings });
+  const [code, said] = await Promise.all([child.exited, child.stderr.text()]);
+  return { code, said };
+}
+
 describe("a server without work", () => {
   for (const signal of ["SIGTERM", "SIGINT", "SIGHUP"] as const)
     test(`says goodbye and exits with 0 on ${signal}`, async () => {
@@ -240,13 +247,6 @@ describe("a mistake of the server's own that nobody catches", () => {
 });
 
 describe("a server that cannot start", () => {
-  /** Its exit code and what it says to the person who started it. */
-  async function refusal(settings: Readonly<Record<string, string>>) {
-    const child = spawnServer({ home, settings });
-    const [code, said] = await Promise.all([child.exited, child.stderr.text()]);
-    return { code, said };
-  }
-
   test("because its port is taken says so, and exits with 1", async () => {
     const server = await start();
     const settings = { PA_SERVER_PORT: server.url.port, PA_DATA_DIR: join(home, "other") };

@@ -92,8 +92,10 @@ export class Executions {
     });
   }
 
+  /** Notes a prompt that the log has just been told of. */
   enqueue(entry: QueuedPrompt): void {
-    this.#load();
+    // The log, if it is only read now, has it already, but without its images.
+    this.take(entry.execution_id);
     this.#queue.push(entry);
     this.note(entry.execution_id, "queued");
   }

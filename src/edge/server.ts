@@ -1,6 +1,5 @@
 import type { Server, ServerWebSocket } from "bun";
 import type { Hono } from "hono";
-import { systemCode } from "../adapters/storage-fault.ts";
 import { subprotocol } from "../contract/messages.ts";
 import type { ServerData, ServerType } from "../contract/messages.ts";
 import type { Config } from "../contract/options.ts";
@@ -91,7 +90,8 @@ export class EdgeServer implements Publisher, AsyncDisposable {
         websocket: this.#websocket(),
       });
     } catch (cause) {
-      const reason = refusals[systemCode(cause) ?? ""] ?? String(cause);
+      const code = cause instanceof Error && "code" in cause ? String(cause.code) : "";
+      const reason = refusals[code] ?? String(cause);
       throw new Error(`Cannot listen on ${hostname}:${port}: ${reason}`, { cause });
     }
   }

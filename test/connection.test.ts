@@ -82,7 +82,7 @@ test("a Host that is no host is answered, and costs nobody else anything", async
   await using app = await testApp();
   for (const Host of ["", "[", "a b", "@", "x:y:z", "\u00ff"]) {
     using raw = await RawSocket.open(app.url, { headers: { Host } });
-    expect(raw.status).toBe(400);
+    expect(raw.status).toBe(421);
   }
   const client = await app.client();
   await client.expect("pong", "ping");

@@ -65,7 +65,7 @@ describe("a line of the agent", () => {
     });
     expect(page.data.has_more).toBe(true);
     expect(page.data.messages.map(({ seq }) => seq)).toEqual([after_seq + 1]);
-    expect<unknown>(page.data.messages[0]?.message).toEqual(big?.data);
+    expect(page.data.messages).toMatchObject([{ message: big?.data }]);
   });
 
   test("of more than 16 MiB becomes a notice that says how long it was", async () => {

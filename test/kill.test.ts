@@ -1,187 +1,118 @@
-import { describe, expect, setDefaultTimeout, test } from "bun:test";
-import { AgentLog } from "./support/agent-log.ts";
-import { testApp, type TestApp } from "./support/app.ts";
-import { carriers, until } from "./support/claude-lab.ts";
-import type { Client } from "./support/client.ts";
+import { expect, test } from "bun:test";
+import { agentsOf, agentsUntil } from "./support/agents.ts";
+import { testApp } from "./support/app.ts";
 
-setDefaultTimeout(60_000);
+/** What the agent is doing when it is stopped, and how to know that it does it. */
+const situations = [
+  { name: "streams", prompt: "stream:1000:20", processes: 1 },
+  { name: "runs a command", prompt: "bash:sleep 300", processes: 2 },
+  {
+    name: "runs a command that traps",
+    prompt: 'bash:trap "" TERM INT HUP; sleep 300',
+    processes: 2,
+  },
+  { name: "has left a daemon", prompt: "leave\nhang", processes: 2 },
+  { name: "hangs", prompt: "hang", processes: 1 },
+  { name: "hangs before its first line", prompt: "hanginit", processes: 1 },
+  { name: "does not hear an interrupt", prompt: "ignoreinterrupt\nhang", processes: 1 },
+] as const;
 
-/** The steps of the ladder are the real ones; only the waits between them are short. */
-const ladder = { interruptMs: 300, inputMs: 300, terminateMs: 300 };
-
-interface Victim {
-  readonly client: Client;
-  readonly watcher: Client;
-  readonly project_id: string;
-  readonly agents: AgentLog;
-}
-
-/** A project that is executing, with a second client that only watches. */
-async function executing(app: TestApp, prompt: string): Promise<Victim> {
-  const [client, watcher] = await Promise.all([app.client(), app.client()]);
-  for (const each of [client, watcher]) each.patienceMs = 30_000;
+async function running(prompt: string) {
+  const app = await testApp();
+  const client = await app.client();
   const project_id = await client.create(await app.directory());
-  await watcher.expect("project_joined", "project_join", { project_id });
-  await client.expect("project_state", "execute", { project_id, data: { prompt } });
-  return { client, watcher, project_id, agents: new AgentLog(app.home) };
+  const state = await client.expect("project_state", "execute", { project_id, data: { prompt } });
+  expect(state.data.state).toBe("EXECUTING");
+  return { app, client, project_id };
 }
 
-/** Kills it and looks, right behind the reply, whether anything of it is left. */
-async function killAndLook(victim: Victim, data: object = {}): Promise<void> {
-  const { client, watcher, project_id, agents } = victim;
-  const markers = agents.starts().map(({ marker }) => marker);
-  expect(markers.length).toBeGreaterThan(0);
-  const alive = await Promise.all(markers.map(carriers));
-  expect(alive.flat().length).toBeGreaterThan(0);
-  const { data: state } = await client.expect("project_state", "agent_kill", { project_id, data });
-  expect(state).toMatchObject({ state: "IDLE", error: null, execution: null });
-  expect((await Promise.all(markers.map(carriers))).flat()).toEqual([]);
-  // What everybody sees is the same: the run was stopped, which is no error.
-  expect(await watcher.settled(project_id)).toMatchObject({ state: "IDLE", error: null });
-  expect(watcher.events(project_id).map(({ type }) => type)).not.toContain("error");
-  const next = await client.run(project_id, "say:alive");
-  expect(next).toMatchObject({ state: "IDLE", error: null });
-}
+test.each(situations)(
+  "agent_kill leaves nothing of an agent that $name",
+  async ({ prompt, processes }) => {
+    const { app, client, project_id } = await running(prompt);
+    await using _ = app;
+    await agentsUntil(app.home, (agents) => agents.length >= processes);
+    const { data } = await client.expect("project_state", "agent_kill", { project_id });
+    expect(await agentsOf(app.home)).toEqual([]);
+    expect(data).toMatchObject({ state: "IDLE", error: null, execution: null });
+    expect(await client.settled(project_id)).toMatchObject({ state: "IDLE" });
+  },
+  30_000,
+);
 
-/** Waits until the agent has said that its turn has begun; its traps are set by then. */
-async function begun({ client, project_id }: Victim): Promise<void> {
-  await client.find(
-    ({ project_id: id, data }) => id === project_id && "subtype" in data && data.subtype === "init",
-    "the beginning of the turn",
-  );
-}
+test.each([
+  { name: "ignores everything that can be ignored", prompt: "stubborn" },
+  { name: "is stopped by SIGSTOP", prompt: "bash:sleep 300" },
+])(
+  "agent_kill with force ends an agent that $name",
+  async ({ name, prompt }) => {
+    const { app, client, project_id } = await running(prompt);
+    await using _ = app;
+    await agentsUntil(app.home, (agents) => agents.length > 0);
+    const agents = await agentsOf(app.home);
+    if (name.includes("SIGSTOP")) for (const { pid } of agents) process.kill(pid, "SIGSTOP");
+    await client.expect("project_state", "agent_kill", { project_id, data: { force: true } });
+    expect(await agentsOf(app.home)).toEqual([]);
+  },
+  30_000,
+);
 
-/** Each is an agent with something to kill, and how to tell that it is there. */
-const cases: readonly { what: string; prompt: string; ready: (victim: Victim) => Promise<void> }[] =
-  [
-    {
-      what: "a streaming agent",
-      prompt: "stream:100000:1",
-      ready: async ({ client, project_id }) => {
-        await client.find(
-          ({ project_id: id, data }) => id === project_id && JSON.stringify(data).includes("w20 "),
-          "the stream",
-        );
-      },
-    },
-    { what: "a command", prompt: "bash:sleep 300", ready: childrenAlive(1) },
-    {
-      what: "a command that ignores every signal it can",
-      prompt: `bash:trap "" TERM INT HUP; sleep 300`,
-      ready: childrenAlive(1),
-    },
-    {
-      what: "a command that ignores every signal, of an agent that ignores the interrupt",
-      prompt: `ignoreinterrupt\nbash:trap "" TERM INT HUP; sleep 300`,
-      ready: childrenAlive(1),
-    },
-    { what: "a daemon that was left behind", prompt: "leave\nhang", ready: childrenAlive(1) },
-    {
-      what: "a daemon that ignores every signal it can, and a command",
-      prompt: `child:trap "" TERM INT HUP; while :; do sleep 1; done\nbash:sleep 300`,
-      ready: childrenAlive(2),
-    },
-    { what: "an agent that hangs", prompt: "hang", ready: begun },
-    { what: "an agent that hangs before it says anything", prompt: "hanginit", ready: prompted },
-    { what: "an agent that ignores everything", prompt: "stubborn", ready: begun },
-    { what: "an agent that ignores interrupts", prompt: "ignoreinterrupt\nhang", ready: begun },
-    {
-      what: "an agent that was stopped with SIGSTOP",
-      prompt: "bash:sleep 300",
-      ready: async (victim) => {
-        await childrenAlive(1)(victim);
-        process.kill(victim.agents.last().pid, "SIGSTOP");
-      },
-    },
-  ];
-
-/** Waits until the agent has started so many processes. */
-function childrenAlive(count: number) {
-  return ({ agents }: Victim) => until(() => agents.children().length >= count);
-}
-
-function prompted({ agents }: Victim): Promise<void> {
-  return until(() => agents.prompts().length > 0);
-}
-
-describe("agent_kill leaves nothing of", () => {
-  for (const { what, prompt, ready } of cases)
-    test.each([false, true])(`${what} (force: %p)`, async (force) => {
-      await using app = await testApp({}, { ladder });
-      const victim = await executing(app, prompt);
-      await ready(victim);
-      await killAndLook(victim, { force });
-    });
+test("agent_kill right behind execute finds the run, before there is a process", async () => {
+  await using app = await testApp();
+  const client = await app.client();
+  const project_id = await client.create(await app.directory());
+  client.send("execute", { project_id, request_id: "x", data: { prompt: "hang" } });
+  client.send("agent_kill", { project_id, request_id: "k" });
+  const reply = await client.find(({ request_id }) => request_id === "k", "the reply to the kill");
+  expect(reply).toMatchObject({ type: "project_state", data: { state: "IDLE" } });
+  expect(await agentsOf(app.home)).toEqual([]);
 });
 
-describe("agent_kill", () => {
-  test("finds a run that was asked for in the same breath", async () => {
-    await using app = await testApp({}, { ladder });
-    const client = await app.client();
-    const project_id = await client.create(await app.directory());
-    client.send("execute", { project_id, data: { prompt: "hang" }, request_id: "run" });
-    client.send("agent_kill", { project_id, request_id: "kill" });
-    const [run, kill] = await Promise.all(
-      ["run", "kill"].map((id) => client.find(({ request_id }) => request_id === id, id)),
-    );
-    expect(run).toMatchObject({ type: "project_state", data: { state: "EXECUTING" } });
-    expect(kill).toMatchObject({ type: "project_state", data: { state: "IDLE" } });
-    const markers = new AgentLog(app.home).starts().map(({ marker }) => marker);
-    expect((await Promise.all(markers.map(carriers))).flat()).toEqual([]);
-    expect(await client.run(project_id, "say:alive")).toMatchObject({ state: "IDLE" });
-  });
+test("two who stop the same run are both answered", async () => {
+  const { app, client, project_id } = await running("hang");
+  await using _ = app;
+  const other = await app.client();
+  const replies = await Promise.all([
+    client.ask("agent_kill", { project_id }),
+    other.ask("agent_kill", { project_id }),
+  ]);
+  for (const reply of replies)
+    expect(reply).toMatchObject({ type: "project_state", data: { state: "IDLE" } });
+});
 
-  test("is answered twice when it is sent twice, and stops one run", async () => {
-    await using app = await testApp({}, { ladder });
-    const victim = await executing(app, "stubborn");
-    const { client, watcher, project_id } = victim;
-    await begun(victim);
-    const [first, second] = await Promise.all([
-      client.ask("agent_kill", { project_id }),
-      watcher.ask("agent_kill", { project_id }),
-    ]);
-    for (const reply of [first, second])
-      expect(reply).toMatchObject({ type: "project_state", data: { state: "IDLE" } });
-    const states = client
-      .events(project_id)
-      .flatMap(({ type, data }) => (type === "project_state" ? [data.state] : []));
-    expect(states).toEqual(["EXECUTING", "IDLE"]);
-  });
+test("agent_kill acknowledges an error, and without a run there is nothing to stop", async () => {
+  await using app = await testApp();
+  const client = await app.client();
+  const project_id = await client.create(await app.directory());
+  const nothing = await client.expect("error", "agent_kill", { project_id });
+  expect(nothing.data.code).toBe("PROCESS_NOT_FOUND");
+  await client.expect("project_state", "execute", { project_id, data: { prompt: "noresult" } });
+  expect(await client.settled(project_id)).toMatchObject({ state: "ERROR" });
+  const { data } = await client.expect("project_state", "agent_kill", { project_id });
+  expect(data).toMatchObject({ state: "IDLE", error: null });
+});
 
-  test("with force waits for no step of the ladder, not even one that was begun", async () => {
-    // Each step alone would outlast the test.
-    const forever = { interruptMs: 3_600_000, inputMs: 3_600_000, terminateMs: 3_600_000 };
-    await using app = await testApp({}, { ladder: forever });
-    const victim = await executing(app, "stubborn");
-    const { client, watcher, project_id } = victim;
-    await begun(victim);
-    const patient = client.ask("agent_kill", { project_id });
-    const forced = watcher.ask("agent_kill", { project_id, data: { force: true } });
-    for (const reply of await Promise.all([patient, forced]))
-      expect(reply).toMatchObject({ type: "project_state", data: { state: "IDLE" } });
-  });
+test("a run without output is stopped and fails with EXECUTION_TIMEOUT", async () => {
+  await using app = await testApp({ PA_EXECUTION_TIMEOUT: "300ms" });
+  const client = await app.client();
+  const project_id = await client.create(await app.directory());
+  await client.expect("project_state", "execute", { project_id, data: { prompt: "hang" } });
+  const state = await client.settled(project_id);
+  expect(state).toMatchObject({ state: "ERROR", error: { code: "EXECUTION_TIMEOUT" } });
+  const errors = client.events(project_id).filter(({ type }) => type === "error");
+  expect(errors).toHaveLength(1);
+  expect(await agentsOf(app.home)).toEqual([]);
+});
 
-  test("acknowledges an error when nothing is running", async () => {
-    await using app = await testApp();
-    const client = await app.client();
-    const project_id = await client.create(await app.directory());
-    expect(await client.run(project_id, "error:no")).toMatchObject({ state: "ERROR" });
-    const reply = await client.expect("project_state", "agent_kill", { project_id });
-    expect(reply.data).toMatchObject({ state: "IDLE", error: null });
-    expect(await client.settled(project_id)).toMatchObject({ state: "IDLE", error: null });
+test("a run that goes on for too long is stopped, however much it says", async () => {
+  await using app = await testApp({ PA_TIMEOUTS_EXECUTION_TOTAL: "500ms" });
+  const client = await app.client();
+  const project_id = await client.create(await app.directory());
+  await client.expect("project_state", "execute", {
+    project_id,
+    data: { prompt: "stream:10000:10" },
   });
-
-  test("is PROCESS_NOT_FOUND when nothing is running, before and after a run", async () => {
-    await using app = await testApp();
-    const client = await app.client();
-    const project_id = await client.create(await app.directory());
-    const refused = { type: "error", data: { code: "PROCESS_NOT_FOUND" } };
-    expect(await client.ask("agent_kill", { project_id })).toMatchObject(refused);
-    await client.run(project_id, "say:hello");
-    expect(await client.ask("agent_kill", { project_id })).toMatchObject(refused);
-    expect(await client.ask("agent_kill", { project_id: crypto.randomUUID() })).toMatchObject({
-      type: "error",
-      data: { code: "PROJECT_NOT_FOUND" },
-    });
-  });
+  const { error } = await client.settled(project_id);
+  expect(error?.code).toBe("EXECUTION_TIMEOUT");
+  expect(error?.message).toContain("longer than");
 });

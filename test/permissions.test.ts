@@ -373,7 +373,6 @@ describe("remember", () => {
     expect(shown).toEqual(suggestions);
     await allow(permission_id, { remember: true });
     await client.expect("project_state", "agent_kill", { project_id });
-    await client.settled(project_id);
     const [told] = answers();
     expect(told).toEqual({
       behavior: "allow",

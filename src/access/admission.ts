@@ -99,5 +99,6 @@ function normalise(address: string): string {
 const defaultPort = (scheme: "http" | "https"): number => (scheme === "https" ? 443 : 80);
 
 function refuse(status: 403 | 421, message: string): Response {
-  return Response.json({ error: { code: "FORBIDDEN", message } }, { status });
+  const headers = { "x-content-type-options": "nosniff", "cache-control": "no-store" };
+  return Response.json({ error: { code: "FORBIDDEN", message } }, { status, headers });
 }

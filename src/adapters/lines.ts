@@ -1,6 +1,6 @@
 const newline = 0x0a;
 const carriageReturn = 0x0d;
-/** A larger buffer is given back after the line that needed it. */
+/** A larger buffer is given back at the first line that does not need it. */
 const keptBytes = 64 * 1024;
 const nothing = Buffer.alloc(0);
 
@@ -16,7 +16,7 @@ export interface Line {
  */
 export class LineSplitter {
   readonly #maxBytes: number;
-  /** The beginning of a line whose end has not come yet; empty once that line is too long. */
+  /** The beginning of a line whose end has not come yet, as far as a line may go. */
   #carry: Buffer = nothing;
   #carried = 0;
 
@@ -43,11 +43,12 @@ export class LineSplitter {
   }
 
   #complete(bytes: Buffer, start: number, end: number): Line {
-    if (this.#carried === 0) return this.#line(bytes, start, end);
-    this.#keep(bytes.subarray(start, end));
-    const line = this.#line(this.#carry, 0, this.#carried);
+    if (this.#carried > 0) this.#keep(bytes.subarray(start, end));
+    const line =
+      this.#carried > 0 ? this.#line(this.#carry, 0, this.#carried) : this.#line(bytes, start, end);
     this.#carried = 0;
-    if (this.#carry.length > keptBytes) this.#carry = nothing;
+    // Not at once: a stream of long lines would leave the collector a buffer for each.
+    if (this.#carry.length > keptBytes && line.bytes <= keptBytes) this.#carry = nothing;
     return line;
   }
 
@@ -61,10 +62,7 @@ export class LineSplitter {
   #keep(part: Buffer): void {
     const before = this.#carried;
     this.#carried += part.length;
-    if (this.#carried > this.#maxBytes) {
-      this.#carry = nothing;
-      return;
-    }
+    if (this.#carried > this.#maxBytes) return;
     if (this.#carried > this.#carry.length) {
       const room = Math.max(this.#carried, Math.min(this.#carry.length * 2, this.#maxBytes));
       const grown = Buffer.allocUnsafeSlow(room);

@@ -21,7 +21,7 @@ export const metrics = {
     kind: "counter",
     about: "Upgrades refused before they became connections",
     labels: ["reason"],
-    values: ["limit", "rate", "protocol", "shutdown"],
+    values: ["host", "origin", "protocol", "rate", "limit"],
   },
   messages_total: {
     kind: "counter",

@@ -83,6 +83,27 @@ export const options = {
     default: 8443,
     about: "Port to listen on; 0 takes a free one",
   },
+  allowedHosts: {
+    file: "server.allowed_hosts",
+    env: "PA_SERVER_ALLOWED_HOSTS",
+    type: v.nullable(listOf(v.string())),
+    default: null,
+    about: "Further names, with ports, that clients may know the server by; a proxy's, for one",
+  },
+  allowedOrigins: {
+    file: "server.allowed_origins",
+    env: "PA_SERVER_ALLOWED_ORIGINS",
+    type: v.nullable(listOf(v.string())),
+    default: null,
+    about: "Origins of web pages that may connect besides the server's own",
+  },
+  trustedProxies: {
+    file: "server.trusted_proxies",
+    env: "PA_SERVER_TRUSTED_PROXIES",
+    type: v.nullable(listOf(v.string())),
+    default: null,
+    about: "Addresses of proxies whose X-Forwarded-For is believed",
+  },
   tlsEnabled: {
     file: "server.tls.enabled",
     env: "PA_TLS_ENABLED",

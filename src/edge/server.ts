@@ -5,6 +5,7 @@ import type { ServerData, ServerType } from "../contract/messages.ts";
 import type { Config } from "../contract/options.ts";
 import type { Clock, Publisher, Telemetry } from "../core/ports.ts";
 import { lobby, type Projects } from "../core/projects.ts";
+import { Admission } from "../access/admission.ts";
 import { RateLimit } from "../core/rate-limit.ts";
 import { Connection } from "./connection.ts";
 import type { HandlerContext } from "./handlers.ts";
@@ -37,6 +38,7 @@ const backpressureBytes = 16 * 1024 * 1024;
 export class EdgeServer implements Publisher, AsyncDisposable {
   readonly #options: ServeOptions;
   readonly #server: Server<SocketData>;
+  readonly #admission: Admission;
   readonly #connections = new Set<Connection>();
   /** Frames since the start. */
   readonly traffic = { sent: 0, received: 0 };
@@ -45,6 +47,15 @@ export class EdgeServer implements Publisher, AsyncDisposable {
 
   constructor(options: ServeOptions) {
     this.#options = options;
+    this.#admission = new Admission({
+      scheme: "http",
+      port: () => this.#server.port ?? 0,
+      host: options.config.host,
+      allowedHosts: options.config.allowedHosts ?? [],
+      allowedOrigins: options.config.allowedOrigins ?? [],
+      trustedProxies: options.config.trustedProxies ?? [],
+      clock: options.clock,
+    });
     const { config } = options;
     this.#server = this.#listen();
     const everyMs = Math.min(1_000, config.pingInterval / 2, config.pongTimeout / 2);
@@ -97,10 +108,13 @@ export class EdgeServer implements Publisher, AsyncDisposable {
   }
 
   #fetch(request: Request, server: Server<SocketData>): Response | Promise<Response> | undefined {
-    // A Host header that is no host leaves Bun without a URL to build.
-    const url = URL.parse(request.url);
-    if (!url) return refuse(400, "Cannot serve this: the Host header is not a host");
-    if (url.pathname !== "/ws") return this.#options.http.fetch(request);
+    const stranger = this.#admission.refusal(request);
+    if (stranger) {
+      const reason = stranger.status === 421 ? "host" : "origin";
+      this.#options.telemetry.count("connections_refused_total", { reason });
+      return stranger;
+    }
+    if (new URL(request.url).pathname !== "/ws") return this.#options.http.fetch(request);
     const refusal = this.#refusal(request, server);
     if (refusal) return refusal;
     const offered = protocols(request);
@@ -118,7 +132,8 @@ export class EdgeServer implements Publisher, AsyncDisposable {
       telemetry.count("connections_refused_total", { reason: "protocol" });
       return refuse(400, `Cannot speak any of those versions: served is ${subprotocol}`);
     }
-    if (this.#arrival(server.requestIP(request)?.address ?? "") > 0) {
+    const peer = server.requestIP(request)?.address ?? "";
+    if (this.#arrival(this.#admission.address(request, peer)) > 0) {
       telemetry.count("connections_refused_total", { reason: "rate" });
       return refuse(429, "Cannot connect: too many connections in a short time");
     }

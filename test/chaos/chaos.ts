@@ -4,10 +4,11 @@
  * `--rounds N`, `--seed N`; `--control` breaks the clients on purpose and must find anomalies.
  */
 import { mkdirSync } from "node:fs";
-import { mkdtemp, readdir, readFile, rm } from "node:fs/promises";
+import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
+import { agentsOf } from "../support/agents.ts";
 import { Client, type Frame } from "../support/client.ts";
 import { ServerProcess } from "../support/server-process.ts";
 import { Poster } from "./poster.ts";
@@ -97,8 +98,8 @@ async function play(home: string): Promise<Outcome> {
   await Promise.all(running);
   anomalies.push(...(await examine(posters, server, projects)));
   await server.stop();
-  const left = await leftovers(home);
-  if (left > 0) anomalies.push(`${left} processes of agents are left`);
+  const left = await agentsOf(home);
+  for (const { command } of left) anomalies.push(`${command} is left`);
   const sorted = starts.toSorted((a, b) => a - b);
   const executions = sum(posters, ({ commands }) => commands.acknowledged.size);
   return {
@@ -217,19 +218,6 @@ async function history(client: Client, project_id: string) {
     all.push(...data.messages);
     if (!data.has_more) return all;
   }
-}
-
-/** Processes that an agent of this home has started. */
-async function leftovers(home: string): Promise<number> {
-  let count = 0;
-  for (const pid of await readdir("/proc")) {
-    if (!/^\d+$/.test(pid)) continue;
-    // Gone since it was listed.
-    const environment = await readFile(`/proc/${pid}/environ`, "utf8").catch(() => "");
-    if (environment.includes(`HOME=${home}`) && environment.includes("POCKET_AGENT_RUN="))
-      count += 1;
-  }
-  return count;
 }
 
 function sum<T>(items: readonly T[], of: (item: T) => number): number {

@@ -1,8 +1,8 @@
 import { setDefaultTimeout } from "bun:test";
-import { mkdir, readdir, readFile } from "node:fs/promises";
+import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
-import { markerName } from "../../src/adapters/claude/environment.ts";
 import type { ProjectState } from "../../src/contract/messages.ts";
+import { type AgentProcess, agentsOf } from "../support/agents.ts";
 import { scratch } from "../support/app.ts";
 import { Client } from "../support/client.ts";
 import { type ModelApi, startModelApi } from "../support/model-api.ts";
@@ -118,11 +118,6 @@ export interface Project {
   readonly path: string;
 }
 
-interface AgentProcess {
-  readonly pid: number;
-  readonly command: string;
-}
-
 /** Sends a prompt that must be accepted. */
 export async function execute(
   client: Client,
@@ -145,30 +140,4 @@ export async function run(
       id === project_id && seq > last_seq && state !== "EXECUTING",
   );
   return data;
-}
-
-/** Found by what they inherited: their run's marker, and the home that is this lab's alone. */
-async function agentsOf(home: string): Promise<AgentProcess[]> {
-  const pids = (await readdir("/proc")).filter((name) => /^\d+$/.test(name));
-  const found = await Promise.all(
-    pids.map(async (pid) => {
-      const environment = (await readProc(pid, "environ")).split("\0");
-      const ours =
-        environment.includes(`HOME=${home}`) &&
-        environment.some((entry) => entry.startsWith(`${markerName}=`));
-      if (!ours) return [];
-      const command = (await readProc(pid, "cmdline")).split("\0").join(" ").trim();
-      return [{ pid: Number(pid), command }];
-    }),
-  );
-  return found.flat();
-}
-
-async function readProc(pid: string, file: string): Promise<string> {
-  try {
-    return await readFile(`/proc/${pid}/${file}`, "utf8");
-  } catch {
-    // It ended while the list was gone through.
-    return "";
-  }
 }

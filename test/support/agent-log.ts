@@ -19,20 +19,32 @@ export class AgentLog {
     this.#path = join(home, "agent.jsonl");
   }
 
-  /** Events of one kind, oldest first. */
-  all(event: string): Fields[] {
+  /** Events of some kinds, oldest first. */
+  all(...kinds: readonly string[]): Fields[] {
     if (!existsSync(this.#path)) return [];
     const lines = readFileSync(this.#path, "utf8").split("\n");
     // What follows the last line feed is being written.
     const whole: Fields[] = lines.slice(0, -1).map((line) => JSON.parse(line));
-    return whole.filter((line) => line["event"] === event);
+    return whole.filter(({ event }) => kinds.includes(String(event)));
   }
 
   /** The agents that were started, oldest first. */
   starts(): AgentStart[] {
-    return this.all("start").flatMap(({ pid, argv, marker, env }) => {
-      if (typeof pid !== "number" || typeof marker !== "string") return [];
-      return [{ pid, argv: strings(argv), marker, env: strings(env) }];
+    return this.all("start").flatMap((line) => startOf(line) ?? []);
+  }
+
+  /** For each agent that was started: those that had been started before and had not ended. */
+  overlaps(): { readonly agent: AgentStart; readonly others: readonly AgentStart[] }[] {
+    const running = new Map<unknown, AgentStart>();
+    return this.all("start", "exit").flatMap((line) => {
+      const agent = startOf(line);
+      if (!agent) {
+        running.delete(line["pid"]);
+        return [];
+      }
+      const others = [...running.values()];
+      running.set(agent.pid, agent);
+      return [{ agent, others }];
     });
   }
 
@@ -63,6 +75,11 @@ export class AgentLog {
   children(): number[] {
     return this.all("child").map(({ child }) => Number(child));
   }
+}
+
+function startOf({ event, pid, argv, marker, env }: Fields): AgentStart | undefined {
+  if (event !== "start" || typeof pid !== "number" || typeof marker !== "string") return undefined;
+  return { pid, argv: strings(argv), marker, env: strings(env) };
 }
 
 function strings(value: unknown): string[] {

@@ -115,13 +115,14 @@ export class Client implements AsyncDisposable {
     }
   }
 
-  /** Waits until a project is no longer executing, and gives that state. */
-  async settled(project_id: string): Promise<ServerData<"project_state">> {
+  /** Waits until a project is no longer executing after an event, and gives that state. */
+  async settled(project_id: string, after = 0): Promise<ServerData<"project_state">> {
     const { data } = await this.next(
       "project_state",
       (frame) =>
         frame.project_id === project_id &&
         frame.seq !== undefined &&
+        frame.seq > after &&
         frame.data.state !== "EXECUTING",
     );
     return data;
@@ -133,8 +134,11 @@ export class Client implements AsyncDisposable {
     prompt: string,
     rest: object = {},
   ): Promise<ServerData<"project_state">> {
-    await this.expect("project_state", "execute", { project_id, data: { prompt, ...rest } });
-    return await this.settled(project_id);
+    const { data } = await this.expect("project_state", "execute", {
+      project_id,
+      data: { prompt, ...rest },
+    });
+    return await this.settled(project_id, data.last_seq);
   }
 
   /** The logged events of a project, as received. */

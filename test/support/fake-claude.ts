@@ -16,7 +16,8 @@
  *   denied               a call denied without asking, with `permission_denied`
  *   bash:CMD             really runs it in its own session, without asking; an interrupt kills it
  *   child:CMD, leave     leaves a daemon behind (`leave`: sleep 300) that inherits the environment
- *   background:MS        a task that ends MS after the result and then starts a turn by itself
+ *   background:MS[:STEP] a task that ends MS after the result and then starts a turn by itself,
+ *                        which does that step
  *
  *   error:TEXT           success with is_error   autherror            not logged in
  *   maxturns             error_max_turns         budget               error_max_budget_usd, for good

@@ -1,8 +1,11 @@
 import { newCall } from "./tools.ts";
 import type { Turn } from "./turn.ts";
 
-/** Begins a background task: it ends that long after the result, and then a turn begins by itself. */
-export async function startTask(turn: Turn, ms: number): Promise<void> {
+/**
+ * Begins a background task: it ends that long after the result, and then a turn begins by itself,
+ * which does the given step.
+ */
+export async function startTask(turn: Turn, ms: number, step: string): Promise<void> {
   const { agent } = turn;
   const input = { command: "background", description: "d", run_in_background: true };
   const call = newCall(turn, "Bash", input);
@@ -28,7 +31,8 @@ export async function startTask(turn: Turn, ms: number): Promise<void> {
       output_file: "",
       summary: `Background command "d" completed (exit code 0)`,
     });
-    agent.enqueue(`<task-notification>${id}</task-notification>`, { kind: "task-notification" });
+    const prompt = `<task-notification>${id}</task-notification>\n${step}`.trimEnd();
+    agent.enqueue(prompt, { kind: "task-notification" });
     agent.tasks.delete(id);
   };
   // Known from now on, so that an exit waits for it; but it ends only after the result.

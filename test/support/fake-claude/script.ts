@@ -182,7 +182,10 @@ const ACTIONS = {
       announced: true,
     });
   },
-  background: async (turn, argument) => startTask(turn, Number(argument) || 0),
+  background: async (turn, argument) => {
+    const [ms, ...step] = argument.split(":");
+    await startTask(turn, Number(ms) || 0, step.join(":"));
+  },
   leave: async () => startDaemon("exec sleep 300"),
   child: async (_turn, argument) => startDaemon(argument),
   inittwice: async (turn) => turn.agent.init(),

@@ -2,6 +2,7 @@ import { mkdirSync } from "node:fs";
 import { join } from "node:path";
 import type { LadderTiming } from "./adapters/claude/ladder.ts";
 import { claudeRunner } from "./adapters/claude/runner.ts";
+import { sessionBook } from "./adapters/claude/sessions.ts";
 import { systemClock as clock } from "./adapters/clock.ts";
 import { lockDataDir } from "./adapters/data-lock.ts";
 import { openDirectories } from "./adapters/directories.ts";
@@ -63,7 +64,7 @@ export async function start(config: Config, around: Surroundings): Promise<App> 
   const publisher: Publisher = {
     publish: (topic, type, frame) => edge?.publish(topic, type, frame),
   };
-  const sessions = { list: async () => [], find: async () => undefined };
+  const sessions = sessionBook(around.env);
   const core = { config, runner, sessions, clock, telemetry, store, directories, disk, stats };
   const projects = new Projects(core, publisher);
   starting.defer(() => projects.close());

@@ -45,6 +45,8 @@ export class Visitor {
   /** Leaves out one event in so many, as a broken reader would. */
   readonly #dropEvery: number;
   readonly #waiting = new Map<string, (reply: Received) => void>();
+  /** What it has asked to join on this connection. */
+  readonly #joined = new Set<string>();
   #socket: WebSocket | undefined;
   #requests = 0;
   #frames = 0;
@@ -86,6 +88,7 @@ export class Visitor {
   async #connect(url: URL): Promise<void> {
     this.#socket?.close();
     this.#waiting.clear();
+    this.#joined.clear();
     const socket = new WebSocket(new URL("/ws", url.href.replace("http", "ws")));
     this.#socket = socket;
     const { promise, resolve } = Promise.withResolvers<void>();
@@ -98,14 +101,18 @@ export class Visitor {
     await promise;
     if (socket.readyState !== WebSocket.OPEN) return;
     this.connections += 1;
-    for (const project of this.#world.orders.open) this.#join(project);
-    const lost = this.#world.orders.prompts.filter(({ outcome }) => outcome === "unknown").slice(-3);
-    for (const order of lost) if (this.#random.chance(0.3)) this.#sendPrompt(order);
+    const { open, prompts: all, round } = this.#world.orders;
+    for (const project of this.mirrors.keys())
+      if (!open.includes(project)) this.mirrors.delete(project);
+    for (const project of open) this.#join(project);
+    // What was never answered is sent again, as any client would.
+    const unknown = all.filter((order) => order.outcome === "unknown" && order.round < round);
+    for (const order of unknown.slice(-3)) if (this.#random.chance(0.3)) this.#sendPrompt(order);
   }
 
   #act(): void {
     const { orders } = this.#world;
-    for (const project of orders.open) if (!this.mirrors.has(project)) this.#join(project);
+    for (const project of orders.open) if (!this.#joined.has(project)) this.#join(project);
     const project = this.#random.pick(orders.open);
     const what = this.#random.next();
     if (!project || (what < 0.08 && orders.open.length < maxProjects)) return this.#create();
@@ -123,6 +130,7 @@ export class Visitor {
     seen.set(project, known);
     const mirror = this.mirrors.get(project) ?? new Mirror(project, { seen: known, anomalies });
     this.mirrors.set(project, mirror);
+    this.#joined.add(project);
     mirror.caughtUp = false;
     const data = { ...mirror.position, deltas: this.#random.chance(0.5) };
     this.#request("project_join", { project_id: project, data }, (reply) => {
@@ -142,14 +150,13 @@ export class Visitor {
   #sendPrompt(order: PromptOrder): void {
     const { execution_id, project, text: prompt } = order;
     // It must have joined: else it would be subscribed, at a place that it does not know.
-    if (!this.mirrors.has(project)) return;
+    if (!this.#joined.has(project)) return;
     const data = { prompt, execution_id, queue: true };
     this.#request("execute", { project_id: project, data }, (reply) => {
       if (order.outcome === "acknowledged") return;
-      const resent = order.round !== this.#world.orders.round;
       if (reply.type !== "error") order.outcome = "acknowledged";
-      // What another connection sent before may have been accepted.
-      else if (!resent) order.outcome = "refused";
+      // What was sent in an earlier round may have been accepted then.
+      else if (order.round === this.#world.orders.round) order.outcome = "refused";
     });
   }
 

@@ -1,4 +1,8 @@
-import type { FileState } from "./file-memory.ts";
+/** A transcript on the disk. */
+interface FileState {
+  readonly path: string;
+  readonly size: number;
+}
 
 const chunkBytes = 256 * 1024;
 /** Of a larger transcript only so much is counted, and the rest taken to be like it. */

@@ -1,0 +1,204 @@
+import { cpSync, mkdirSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { join } from "node:path";
+import { openMessageLog } from "../../src/adapters/message-log.ts";
+import { AgentLog } from "../support/agent-log.ts";
+import { Client } from "../support/client.ts";
+import { ServerProcess, spawnServer } from "../support/server-process.ts";
+import { Anomalies } from "./anomalies.ts";
+import { carried, recordedMarkers } from "./leftovers.ts";
+import type { Seen } from "./mirror.ts";
+import { Orders } from "./orders.ts";
+import { Random } from "./random.ts";
+import { Visitor } from "./visitor.ts";
+
+const clients = 6;
+/** So long a leftover may live once a server is there again, on a machine that is busy. */
+const patienceMs = 20_000;
+
+const settings = {
+  PA_LIMITS_MESSAGE_RATE: "100000",
+  PA_LIMITS_EXECUTE_RATE: "100000",
+  PA_CONNECTION_RATE: "100000",
+  PA_EXECUTION_MAX_CONCURRENT: "3",
+  // Files are full soon, so that servers die in the middle of a rotation, too.
+  PA_LOG_ROTATION_COUNT: "1000",
+  PA_LOG_LEVEL: "warn",
+};
+
+/** A server that is killed and started again, and the clients that live with that. */
+export class Chaos {
+  readonly dataDir: string;
+  readonly orders = new Orders();
+  readonly seen = new Map<string, Seen>();
+  readonly anomalies = new Anomalies();
+  readonly visitors: readonly Visitor[];
+  readonly starts: number[] = [];
+  readonly reopenings: number[] = [];
+  kills = 0;
+  earlyKills = 0;
+  swept = 0;
+  readonly #home: string;
+  readonly #random: Random;
+  /** Markers of runs that a killed server left, until nobody carries them any more. */
+  readonly #left = new Set<string>();
+
+  constructor({ home, seed, dropEvery }: { home: string; seed: number; dropEvery?: number }) {
+    this.#home = home;
+    this.dataDir = join(home, "data");
+    this.#random = new Random(seed);
+    const folder = join(home, "work");
+    mkdirSync(folder);
+    const { orders, seen, anomalies } = this;
+    this.visitors = Array.from(
+      { length: clients },
+      (_, at) =>
+        new Visitor({ orders, seen, anomalies, folder }, new Random(seed + 1 + at), dropEvery),
+    );
+  }
+
+  /** So many kills, and then a last look at what is left. */
+  async run(rounds: number): Promise<void> {
+    for (this.orders.round = 1; this.orders.round <= rounds; this.orders.round += 1) {
+      if (this.#random.chance(0.1)) await this.#killEarly();
+      await this.#round();
+      if (process.stderr.isTTY) process.stderr.write(`\rround ${this.orders.round} of ${rounds}`);
+    }
+    await this.#lastLook();
+    this.#checkAgents();
+  }
+
+  async #round(): Promise<void> {
+    const server = await this.#start();
+    await this.#checkProjects(server.url);
+    let over = false;
+    const visits = this.visitors.map((visitor) => visitor.visit(server.url, () => over));
+    await Bun.sleep(this.#random.between(30, 450));
+    if (this.orders.round % 5 === 0) await this.#expectSwept();
+    await server.crash();
+    over = true;
+    await Promise.all(visits);
+    this.#died();
+  }
+
+  /** Kills a server before anybody can talk to it. */
+  async #killEarly(): Promise<void> {
+    const child = spawnServer({ home: this.#home, settings });
+    await Bun.sleep(this.#random.between(10, 150));
+    child.kill("SIGKILL");
+    await child.exited;
+    this.earlyKills += 1;
+    this.#died();
+  }
+
+  #died(): void {
+    this.kills += 1;
+    try {
+      for (const marker of recordedMarkers(this.dataDir)) this.#left.add(marker);
+    } catch {
+      // It did not live long enough to make its folders.
+    }
+  }
+
+  async #lastLook(): Promise<void> {
+    const server = await this.#start({ PA_TIMEOUTS_SHUTDOWN: "500ms" });
+    await this.#checkProjects(server.url);
+    await Promise.all(this.visitors.map((visitor) => visitor.catchUp(server.url)));
+    await this.#expectSwept();
+    const code = await server.stop();
+    if (code !== 0) this.#wrong(`the last server exited with ${code}`);
+  }
+
+  async #start(more: Readonly<Record<string, string>> = {}): Promise<ServerProcess> {
+    this.#reopen();
+    const begin = performance.now();
+    const level = { PA_LOG_LEVEL: "info" };
+    const server = await ServerProcess.start({
+      home: this.#home,
+      settings: { ...settings, ...level, ...more },
+    });
+    this.starts.push(performance.now() - begin);
+    return server;
+  }
+
+  /** Opens a copy of the end of a log as the next server will open the log itself. */
+  #reopen(): void {
+    const projects = this.orders.open.map((id) => join(this.dataDir, "projects", id, "logs"));
+    const logs = this.#random.pick(projects);
+    if (!logs) return;
+    const copy = join(this.#home, "copy");
+    const newest = readdirSync(logs)
+      .filter((name) => name.endsWith(".jsonl"))
+      .toSorted()
+      .slice(-2);
+    for (const name of newest) cpSync(join(logs, name), join(copy, name));
+    const begin = performance.now();
+    openMessageLog({
+      directory: copy,
+      recorded: null,
+      changed: () => undefined,
+      rotation: { bytes: 1e9, count: 1e9, keepDays: 0 },
+      telemetry: {
+        count: () => undefined,
+        gauge: () => undefined,
+        observe: () => undefined,
+        log: () => undefined,
+      },
+    });
+    this.reopenings.push(performance.now() - begin);
+    rmSync(copy, { recursive: true, force: true });
+  }
+
+  /** Acknowledged projects are there, deleted ones are not; what was never answered is learnt. */
+  async #checkProjects(url: URL): Promise<void> {
+    await using client = await Client.connect(url);
+    const { data } = await client.expect("project_list_response", "project_list");
+    const ids = new Map(data.projects.map(({ id, path }) => [path, id]));
+    if (ids.size !== data.projects.length)
+      this.anomalies.report("doubled", "a directory is two projects");
+    for (const order of this.orders.projects) {
+      const id = ids.get(order.path);
+      if (order.creation === "acknowledged" && order.deletion === "no" && !id)
+        this.anomalies.report("lost", `project ${order.id} is gone`);
+      if (order.deletion === "acknowledged" && id)
+        this.anomalies.report("lost", `the deletion of ${order.id} is gone`);
+      if (id !== undefined && order.id !== undefined && id !== order.id)
+        this.anomalies.report("lost", `project ${order.id} has become ${id}`);
+      order.id ??= id;
+      if (id) order.creation = "acknowledged";
+      if (order.deletion === "unknown") order.deletion = id ? "no" : "acknowledged";
+    }
+  }
+
+  /** What an earlier server left alive must be gone before long. */
+  async #expectSwept(): Promise<void> {
+    const deadline = performance.now() + patienceMs;
+    let alive = carried(this.#left);
+    while (alive.size > 0 && performance.now() < deadline) {
+      await Bun.sleep(20);
+      alive = carried(this.#left);
+    }
+    this.swept += this.#left.size - alive.size;
+    for (const [marker, pids] of alive) {
+      this.#wrong(`processes ${pids.join(", ")} of run ${marker} live on`);
+      for (const pid of pids) process.kill(pid, "SIGKILL");
+    }
+    this.#left.clear();
+  }
+
+  /** No agent was given a prompt that any agent was given before. */
+  #checkAgents(): void {
+    const given = new Map<string, number>();
+    for (const content of new AgentLog(this.#home).prompts()) {
+      const id = /say:([0-9a-f-]{36})/.exec(JSON.stringify(content))?.[1] ?? "";
+      given.set(id, (given.get(id) ?? 0) + 1);
+    }
+    for (const [id, times] of given)
+      if (times > 1) this.anomalies.report("doubled", `prompt ${id} was run ${times} times`);
+    const log = readFileSync(join(this.#home, "agent.jsonl"), "utf8");
+    if (!log.includes("say:")) this.#wrong("no agent was given anything to do");
+  }
+
+  #wrong(sentence: string): void {
+    this.anomalies.report("otherwise wrong", sentence);
+  }
+}

@@ -41,7 +41,9 @@ export function resolveOptions(
     }
   });
   const allowed_tools = asked.allowed_tools ?? config.claudeAllowedTools;
-  return { permissionMode, model, options: { ...asked, add_dirs, allowed_tools } };
+  // Mode and model can change while it runs, so they stand outside of what it was started with.
+  const rest = { ...asked, permission_mode: undefined, model: undefined };
+  return { permissionMode, model, options: { ...rest, add_dirs, allowed_tools } };
 }
 
 /** Modes in which nobody is asked need the server's own consent. */

@@ -6,4 +6,5 @@ import "./conversations.ts";
 import "./failures.ts";
 import "./interruptions.ts";
 import "./quickstart.ts";
+import "./sessions.ts";
 import "./warm.ts";

@@ -98,11 +98,12 @@ test("a rebound name does not reach the HTTP endpoints either", async () => {
   expect(text).toMatch(/connections_refused_total{reason="origin"} [1-9]/);
 });
 
+async function connectFrom(address: string, to: TestApp): Promise<number> {
+  using raw = await RawSocket.open(to.url, { headers: { "X-Forwarded-For": address } });
+  return raw.status;
+}
+
 test("X-Forwarded-For counts only from a trusted proxy", async () => {
-  const connectFrom = async (address: string, to: TestApp) => {
-    using raw = await RawSocket.open(to.url, { headers: { "X-Forwarded-For": address } });
-    return raw.status;
-  };
   await using strict = await testApp({ PA_CONNECTION_RATE: "1" });
   await using proxied = await testApp({
     PA_CONNECTION_RATE: "1",

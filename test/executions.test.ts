@@ -43,19 +43,25 @@ test("a prompt that was queued after the cache was made waits once after a crash
     ...store,
     saveExecutions: async (_: string, file: ExecutionsFile) => void made.push(file),
   };
-  const before = new Executions(feed, 0, { store: remembering, telemetry });
+  const before = new Executions(feed, 0, {
+    store: remembering,
+    telemetry,
+    clock: systemClock,
+  });
   const [first, second] = [entry(), entry()];
   announce(feed, first);
   before.enqueue(first);
+  const saved = before.save();
   announce(feed, second);
   before.enqueue(second);
-  await before.save();
+  await saved;
 
   const [cache] = made;
   expect(cache?.queue).toEqual([first]);
   const after = new Executions(feed, 1, {
     store: { ...store, loadExecutions: () => cache ?? null },
     telemetry,
+    clock: systemClock,
   });
   const ids = after.queue.map(({ execution_id }) => execution_id);
   expect(ids).toEqual([first.execution_id, second.execution_id]);

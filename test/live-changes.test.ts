@@ -380,6 +380,45 @@ describe("session_resume", () => {
     expect(log.starts()).toHaveLength(1);
   });
 
+  test("goes on with another session of the directory, in a new process", async () => {
+    await setUp();
+    const { session_id: left = null } = await run("say:one");
+    await client.expect("session_reset", "agent_new_session", { project_id });
+    const { session_id } = await run("say:two");
+    const reply = await client.expect("project_state", "session_resume", {
+      project_id,
+      data: { session_id: left },
+    });
+    expect(reply.data).toMatchObject({
+      state: "IDLE",
+      session_id: left,
+      resume_command: expect.stringContaining(`--resume ${left}`),
+    });
+    expect(await run("say:three")).toMatchObject({ session_id: left });
+    expect(argument("resume")).toBe(left ?? "");
+    expect(log.last().argv).not.toContain("--fork-session");
+    expect(session_id).not.toBe(left);
+    expect(log.overlaps().flatMap(({ others }) => others)).toEqual([]);
+  });
+
+  test("with fork goes on with a copy, whose id is the project's from then on", async () => {
+    await setUp();
+    const { session_id } = await run("say:one");
+    await client.expect("project_state", "session_resume", {
+      project_id,
+      data: { session_id, fork: true },
+    });
+    await restart();
+    const copy = await run("say:two");
+    expect(argument("resume")).toBe(session_id ?? "");
+    expect(log.last().argv).toContain("--fork-session");
+    expect(copy.session_id).not.toBe(session_id);
+    await restart();
+    expect(await run("say:three")).toMatchObject({ session_id: copy.session_id });
+    expect(argument("resume")).toBe(copy.session_id ?? "");
+    expect(log.last().argv).not.toContain("--fork-session");
+  });
+
   test("while a run is in progress is PROCESS_ACTIVE", async () => {
     await setUp();
     const release = await occupy();

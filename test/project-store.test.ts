@@ -178,6 +178,44 @@ describe("ProjectStore.load", () => {
   });
 });
 
+/** Makes a folder where projects are kept; names that end with a slash are folders in it. */
+function make(name: string, ...files: readonly string[]): string {
+  const folder = join(dataDir, "projects", name);
+  for (const file of files) {
+    mkdirSync(join(folder, file, ".."), { recursive: true });
+    if (file.endsWith("/")) mkdirSync(join(folder, file), { recursive: true });
+    else writeFileSync(join(folder, file), "");
+  }
+  return folder;
+}
+
+describe("a folder that a server was making when it was killed", () => {
+  test("is cleared away without a word, because nobody was told of that project", async () => {
+    const folders = [
+      make(randomUUID(), "logs/"),
+      make(randomUUID(), "logs/", "metadata.json.tmp"),
+      make(randomUUID(), "metadata.json.tmp"),
+    ];
+    const store = open();
+    expect(store.load()).toEqual([]);
+    expect(store.problems).toEqual([]);
+    expect(logged).toEqual([]);
+    while (folders.some((folder) => existsSync(folder))) await Bun.sleep(1);
+  });
+
+  test("is a problem, and stays, if there is anything else in it", async () => {
+    const folders = [
+      make(randomUUID(), "logs/messages_2026-01-01_00-00-00.jsonl"),
+      make(randomUUID(), "logs/", "executions.json"),
+      make(randomUUID(), "logs/", "metadata.json.tmp", "notes.txt"),
+    ];
+    const store = open();
+    expect(store.load()).toEqual([]);
+    expect(store.problems).toHaveLength(folders.length);
+    expect(folders.every((folder) => existsSync(folder))).toBe(true);
+  });
+});
+
 describe("ProjectStore.remove", () => {
   test("the project is gone when it resolves, and its files soon after", async () => {
     const store = open();

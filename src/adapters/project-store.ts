@@ -89,6 +89,12 @@ export function openProjectStore(options: StoreOptions): ProjectStore & {
       const found: ProjectMetadata[] = [];
       for (const entry of readdirSync(places.projects, { withFileTypes: true })) {
         if (entry.isFile()) continue;
+        if (entry.isDirectory() && isUnfinished(join(places.projects, entry.name))) {
+          const grave = join(places.trash, `${entry.name}-${randomUUID()}`);
+          renameSync(join(places.projects, entry.name), grave);
+          discard(grave, telemetry);
+          continue;
+        }
         const metadata = readMetadata(places.projects, entry.name);
         if (typeof metadata === "object") {
           found.push(metadata);
@@ -112,6 +118,17 @@ export function openProjectStore(options: StoreOptions): ProjectStore & {
         telemetry,
       }),
   };
+}
+
+/**
+ * The server went down while the project was being made: nobody was told that there is one, and
+ * nothing was ever logged in it.
+ */
+function isUnfinished(folder: string): boolean {
+  const names = readdirSync(folder);
+  const left = names.filter((name) => name !== "logs" && name !== "metadata.json.tmp");
+  if (names.length === 0 || left.length > 0) return false;
+  return !names.includes("logs") || readdirSync(join(folder, "logs")).length === 0;
 }
 
 /** One project's metadata, or why it cannot be used. The file is left as it is in any case. */

@@ -269,8 +269,8 @@ const prompt = v.strictObject({
 });
 export type Prompt = v.InferOutput<typeof prompt>;
 
-export const permissionKinds = ["tool", "question", "plan"] as const;
-export const permissionRequest = v.strictObject({
+const permissionKinds = ["tool", "question", "plan"] as const;
+const permissionRequest = v.strictObject({
   permission_id: uuid,
   execution_id: uuid,
   kind: v.picklist(permissionKinds),

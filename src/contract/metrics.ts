@@ -114,7 +114,7 @@ export const metrics = {
   memory_bytes: { kind: "gauge", about: "Resident memory of the server", labels: [] },
 } as const satisfies Record<string, Row>;
 
-export type MetricName = keyof typeof metrics;
+type MetricName = keyof typeof metrics;
 export type Labels<M extends MetricName> = Record<(typeof metrics)[M]["labels"][number], string>;
 type NamesOf<K extends Row["kind"]> = {
   [M in MetricName]: (typeof metrics)[M]["kind"] extends K ? M : never;

@@ -2,9 +2,11 @@ import * as v from "valibot";
 import { agentOptions } from "../contract/agent-options.ts";
 import type { ExecutionStatus } from "../contract/messages.ts";
 import type { Feed } from "./feed.ts";
-import type { LogRecord, ProjectStore, QueuedPrompt, Telemetry } from "./ports.ts";
+import type { Clock, LogRecord, ProjectStore, QueuedPrompt, Telemetry } from "./ports.ts";
 
 const maxAccepted = 1_000;
+/** Changes come in bursts, and nobody should wait for a cache. */
+const saveAfterMs = 100;
 /** How far behind the log its cache may be before only the end of the difference is looked at. */
 const maxBehind = 100_000;
 const pageBytes = 1024 * 1024;
@@ -38,11 +40,13 @@ export class Executions {
   readonly #feed: Feed;
   readonly #store: ProjectStore;
   readonly #telemetry: Telemetry;
+  readonly #clock: Clock;
   /** How many wait, as far as it is known without looking. */
   readonly #hint: number;
   readonly #accepted = new Map<string, ExecutionStatus>();
   #queue: QueuedPrompt[] = [];
   #loaded = false;
+  #saving: Disposable | undefined;
 
   constructor(
     feed: Feed,
@@ -50,9 +54,11 @@ export class Executions {
     {
       store,
       telemetry,
+      clock,
     }: {
       store: ProjectStore;
       telemetry: Telemetry;
+      clock: Clock;
     },
   ) {
     this.#projectId = feed.projectId;
@@ -60,6 +66,7 @@ export class Executions {
     this.#hint = queued;
     this.#store = store;
     this.#telemetry = telemetry;
+    this.#clock = clock;
   }
 
   get queued(): number {
@@ -84,12 +91,20 @@ export class Executions {
   note(id: string, status: ExecutionStatus): void {
     this.#load();
     this.#set(id, status);
-    this.save().catch((error: unknown) => {
+    this.#saving ??= this.#clock.after(saveAfterMs, () => void this.flush());
+  }
+
+  /** Saves what is not saved yet; a failure is logged, because the log of the project has it all. */
+  async flush(): Promise<void> {
+    if (!this.#saving) return;
+    try {
+      await this.save();
+    } catch (error) {
       this.#telemetry.log("warn", "cannot save the executions of a project", {
         project_id: this.#projectId,
         error,
       });
-    });
+    }
   }
 
   /** Notes a prompt that the log has just been told of. */
@@ -114,6 +129,8 @@ export class Executions {
 
   /** Resolves once what is known now is on the disk; the log first, so the cache is never ahead. */
   async save(): Promise<void> {
+    this.#saving?.[Symbol.dispose]();
+    this.#saving = undefined;
     const file = {
       seq: this.#feed.lastSeq,
       accepted: [...this.#accepted],

@@ -18,6 +18,8 @@ export interface LedgerHooks {
 
 /** For how long it is taken for granted what the machine says about the directory. */
 const surveyMs = 2_000;
+/** Changes come in bursts, and nobody should wait for a cache. */
+const saveAfterMs = 100;
 /** Reasons of a failed run after which the next one would most likely fail too. */
 const brokenAgent = new Set(["no_result", "not_logged_in", "server_crash", "shutdown"]);
 
@@ -33,6 +35,7 @@ export class Ledger {
   readonly #lost: readonly string[];
   #status: Status;
   #run: Run | undefined;
+  #saving: Disposable | undefined;
   #survey = { at: Number.NEGATIVE_INFINITY, available: false, trusts: false };
   /** The snapshot as JSON, for as long as nothing in it has changed. */
   #json: { status: Status; key: string; text: string } | undefined;
@@ -122,7 +125,19 @@ export class Ledger {
   }
 
   /** Caches what the log says, for the next start; the log itself is what counts. */
+  saveSoon(): void {
+    this.#saving ??= this.#deps.clock.after(saveAfterMs, () => this.save());
+  }
+
+  /** No save is left to be made. */
+  close(): void {
+    this.#saving?.[Symbol.dispose]();
+  }
+
+  /** As `saveSoon`, but now. */
   save(): void {
+    this.close();
+    this.#saving = undefined;
     this.#deps.store.save(this.metadata).catch((error: unknown) => {
       this.#deps.telemetry.log("warn", "cannot save project metadata", {
         project_id: this.id,
@@ -148,7 +163,7 @@ export class Ledger {
 
   /** Something that every client sees has changed. */
   touch(): void {
-    this.save();
+    this.saveSoon();
     this.#hooks.changed();
   }
 

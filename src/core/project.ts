@@ -297,7 +297,9 @@ export class Project {
     await this.#conversation.close();
     // The agent may have begun a turn by itself on its way out.
     await this.idle();
+    await this.#executions.flush();
     await this.feed.close();
+    this.#ledger.close();
   }
 
   #ended(run: Run, outcome: Outcome): void {

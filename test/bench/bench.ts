@@ -2,7 +2,7 @@
  * Measures the server beside the least that anything could cost on this machine, now: each floor
  * runs right before what it is compared with. Prints a table; never part of the tests.
  */
-import { cpus, release } from "node:os";
+import { cpus, loadavg, release } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { type Figure, holds, table } from "./figure.ts";
@@ -60,12 +60,14 @@ async function main(): Promise<number> {
   const source = [process.execPath, join(import.meta.dir, "../../src/main.ts")];
   const command = binary === undefined ? source : [binary];
   using lab = new Lab({ command, seconds: Number(values.seconds) });
+  const [busy = 0] = loadavg();
   const { figures, broken } = await measure(lab, only);
   const machine = `${cpus().length} × ${cpus()[0]?.model}, ${process.platform} ${release()}, Bun ${Bun.version}`;
-  console.log(`${machine}\nServer, clients and agent share these processors.\n`);
+  console.log(`${machine}; load ${busy.toFixed(1)} before the start`);
+  console.log("Server, clients and agent share these processors.\n");
   console.log(table(figures));
   if (values.json !== undefined)
-    await Bun.write(values.json, `${JSON.stringify({ machine, figures }, null, 2)}\n`);
+    await Bun.write(values.json, `${JSON.stringify({ machine, load: busy, figures }, null, 2)}\n`);
   const over = figures.filter((figure) => !holds(figure)).length;
   console.log(`\n${figures.length} figures, ${over} over budget, ${broken} rows not measured`);
   return values.strict && over + broken > 0 ? 1 : 0;

@@ -8,7 +8,7 @@ import { sharedClock } from "./shared-clock.ts";
 import { disconnected, Wire } from "./wire.ts";
 
 /** Subscribers that see a feed through. */
-export interface Stream {
+interface Stream {
   readonly kind: "stream";
   readonly url: string;
   /** Null for a floor, where whoever connects is subscribed. */

@@ -14,9 +14,9 @@ export async function slowSubscriber(lab: Lab): Promise<Figure[]> {
   const project = await server.project();
   const job = { kind: "stream", url: server.url, project, subscribers } as const;
   await lab.run({ ...job, feed: feed(1) });
+  await using probe = new Probe(server);
   const control = await lab.run({ ...job, feed: feed(Math.min(controlSeconds, lab.seconds)) });
 
-  await using probe = new Probe(server);
   await using load = lab.load({ ...job, stalled: 1, feed: feed(lab.seconds) });
   const others = numbers(await load.next("done"));
   const growth = probe.growthMb;

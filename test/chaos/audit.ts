@@ -5,7 +5,7 @@ import { fingerprint, type Seen } from "./mirror.ts";
 import type { Orders } from "./orders.ts";
 
 /** One line of a log file, read without any code of the server's. */
-export interface LoggedRecord {
+interface LoggedRecord {
   readonly seq: number;
   readonly timestamp: string;
   readonly direction: string;
@@ -24,7 +24,12 @@ export interface Log {
 /** Reads every log there is. A line that is not JSON is an anomaly. */
 export function readLogs(dataDir: string, anomalies: Anomalies): Log[] {
   const projects = join(dataDir, "projects");
-  return readdirSync(projects).map((project) => {
+  return readdirSync(projects).flatMap((project) => {
+    if (!existsSync(join(projects, project, "metadata.json"))) {
+      const names = readdirSync(join(projects, project), { recursive: true }).join(", ");
+      anomalies.report("otherwise wrong", `${project} is no project, and holds: ${names}`);
+      return [];
+    }
     const folder = join(projects, project, "logs");
     const names = readdirSync(folder).filter((name) => name.endsWith(".jsonl"));
     const records = names.toSorted().flatMap((name) => readFile(join(folder, name), anomalies));
@@ -76,15 +81,16 @@ function checkOrder({ project, records }: Log, anomalies: Anomalies): void {
 function checkPrompts({ project, records }: Log, orders: Orders, anomalies: Anomalies): void {
   const started = new Map<string, number>();
   const queued = new Map<string, number>();
+  const taken = new Set<string>();
   for (const { direction, message } of records) {
+    if (message["type"] === "execution_cancelled") taken.add(idOf(message));
     if (message["type"] !== (direction === "client" ? "execute" : "execution_queued")) continue;
-    const data: Readonly<Record<string, unknown>> = Object(message["data"]);
     const counts = direction === "client" ? started : queued;
-    const id = String(data["execution_id"]);
+    const id = idOf(message);
     counts.set(id, (counts.get(id) ?? 0) + 1);
   }
   const known = new Set<string>();
-  for (const { execution_id: id, outcome, round } of orders.prompts.filter(
+  for (const { execution_id: id, outcome, round, status } of orders.prompts.filter(
     (order) => order.project === project,
   )) {
     known.add(id);
@@ -94,11 +100,18 @@ function checkPrompts({ project, records }: Log, orders: Orders, anomalies: Anom
       anomalies.report("doubled", `${what} is in the log ${starts} times, queued ${waits} times`);
     if (outcome === "acknowledged" && starts + waits === 0)
       anomalies.report("lost", `${what} is not in the log`);
+    if (status !== undefined && (status === "queued") !== (starts === 0 && !taken.has(id)))
+      anomalies.report("lost", `${what} is ${status}, and was started ${starts} times`);
     if (outcome === "refused" && starts + waits > 0)
       anomalies.report("otherwise wrong", `${what} is in the log all the same`);
   }
   for (const id of [...started.keys(), ...queued.keys()])
     if (!known.has(id)) anomalies.report("otherwise wrong", `nobody sent the prompt ${id}`);
+}
+
+function idOf(message: LoggedRecord["message"]): string {
+  const data: Readonly<Record<string, unknown>> = Object(message["data"]);
+  return String(data["execution_id"]);
 }
 
 /** What a client has seen is what the log says, and is there. */

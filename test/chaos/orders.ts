@@ -5,6 +5,8 @@ export interface PromptOrder {
   readonly round: number;
   readonly text: string;
   outcome: "unknown" | "acknowledged" | "refused";
+  /** What the server says in the end has become of it, if it was asked. */
+  status?: string;
 }
 
 /** A directory that is, was or may be a project. */
@@ -25,6 +27,11 @@ export class Orders {
   /** Projects that clients may work in. */
   get open(): readonly string[] {
     return this.projects.flatMap(({ id, deletion }) => (id && deletion === "no" ? [id] : []));
+  }
+
+  /** How many there are, or may be. */
+  get made(): number {
+    return this.projects.filter(({ deletion }) => deletion === "no").length;
   }
 
   prompt(project: string, text: (execution_id: string) => string): PromptOrder {

@@ -15,18 +15,21 @@ const clients = 6;
 /** So long a leftover may live once a server is there again, on a machine that is busy. */
 const patienceMs = 20_000;
 
+/** Of the 1,000 accepted ids that a project remembers; some were accepted and not acknowledged. */
+const rememberedIds = 500;
+
 const settings = {
   PA_LIMITS_MESSAGE_RATE: "100000",
   PA_LIMITS_EXECUTE_RATE: "100000",
   PA_CONNECTION_RATE: "100000",
-  PA_EXECUTION_MAX_CONCURRENT: "3",
+  PA_EXECUTION_MAX_CONCURRENT: "4",
+  PA_EXECUTION_QUEUE_SIZE: "1000",
   // Files are full soon, so that servers die in the middle of a rotation, too.
   PA_LOG_ROTATION_COUNT: "1000",
-  PA_LOG_LEVEL: "warn",
 };
 
 /** A server that is killed and started again, and the clients that live with that. */
-export class Chaos {
+export class Chaos implements Disposable {
   readonly dataDir: string;
   readonly orders = new Orders();
   readonly seen = new Map<string, Seen>();
@@ -41,6 +44,7 @@ export class Chaos {
   readonly #random: Random;
   /** Markers of runs that a killed server left, until nobody carries them any more. */
   readonly #left = new Set<string>();
+  #server: number | undefined;
 
   constructor({ home, seed, dropEvery }: { home: string; seed: number; dropEvery?: number }) {
     this.#home = home;
@@ -72,7 +76,7 @@ export class Chaos {
     await this.#checkProjects(server.url);
     let over = false;
     const visits = this.visitors.map((visitor) => visitor.visit(server.url, () => over));
-    await Bun.sleep(this.#random.between(30, 450));
+    await Bun.sleep(this.#random.between(50, 600));
     if (this.orders.round % 5 === 0) await this.#expectSwept();
     await server.crash();
     over = true;
@@ -83,6 +87,7 @@ export class Chaos {
   /** Kills a server before anybody can talk to it. */
   async #killEarly(): Promise<void> {
     const child = spawnServer({ home: this.#home, settings });
+    this.#server = child.pid;
     await Bun.sleep(this.#random.between(10, 150));
     child.kill("SIGKILL");
     await child.exited;
@@ -90,8 +95,20 @@ export class Chaos {
     this.#died();
   }
 
+  /** Ends whatever was started, also in the middle of a round. */
+  [Symbol.dispose](): void {
+    if (this.#server) end(this.#server);
+    this.#remember();
+    for (const pid of [...carried(this.#left).values()].flat()) end(pid);
+  }
+
   #died(): void {
+    this.#server = undefined;
     this.kills += 1;
+    this.#remember();
+  }
+
+  #remember(): void {
     try {
       for (const marker of recordedMarkers(this.dataDir)) this.#left.add(marker);
     } catch {
@@ -100,22 +117,22 @@ export class Chaos {
   }
 
   async #lastLook(): Promise<void> {
-    const server = await this.#start({ PA_TIMEOUTS_SHUTDOWN: "500ms" });
+    const server = await this.#start();
     await this.#checkProjects(server.url);
+    await this.#quiet(server.url);
+    await Promise.all(this.orders.open.map((project) => this.#askAgain(server.url, project)));
     await Promise.all(this.visitors.map((visitor) => visitor.catchUp(server.url)));
     await this.#expectSwept();
     const code = await server.stop();
+    this.#server = undefined;
     if (code !== 0) this.#wrong(`the last server exited with ${code}`);
   }
 
-  async #start(more: Readonly<Record<string, string>> = {}): Promise<ServerProcess> {
+  async #start(): Promise<ServerProcess> {
     this.#reopen();
     const begin = performance.now();
-    const level = { PA_LOG_LEVEL: "info" };
-    const server = await ServerProcess.start({
-      home: this.#home,
-      settings: { ...settings, ...level, ...more },
-    });
+    const server = await ServerProcess.start({ home: this.#home, settings });
+    this.#server = server.pid;
     this.starts.push(performance.now() - begin);
     return server;
   }
@@ -165,7 +182,36 @@ export class Chaos {
         this.anomalies.report("lost", `project ${order.id} has become ${id}`);
       order.id ??= id;
       if (id) order.creation = "acknowledged";
-      if (order.deletion === "unknown") order.deletion = id ? "no" : "acknowledged";
+      // A creation that came to nothing is as good as a deletion.
+      const open = order.deletion === "unknown" || order.creation === "unknown";
+      if (open) order.deletion = id ? "no" : "acknowledged";
+    }
+  }
+
+  /** Stops what runs, and what that lets begin, until nothing does. */
+  async #quiet(url: URL): Promise<void> {
+    await using client = await Client.connect(url);
+    for (;;) {
+      const { data } = await client.expect("project_list_response", "project_list");
+      const running = data.projects.filter(({ state }) => state === "EXECUTING");
+      if (running.length === 0) return;
+      for (const { id } of running)
+        await client.ask("agent_kill", { project_id: id, data: { force: true } });
+    }
+  }
+
+  /** Sends the newest prompts of a project again: all are known, and none begins. */
+  async #askAgain(url: URL, project_id: string): Promise<void> {
+    await using client = await Client.connect(url);
+    const promised = this.orders.prompts.filter(
+      ({ project, outcome }) => project === project_id && outcome === "acknowledged",
+    );
+    for (const order of promised.slice(-rememberedIds)) {
+      const { execution_id, text: prompt } = order;
+      const data = { prompt, execution_id, queue: true };
+      const reply = await client.ask("execute", { project_id, data });
+      if (reply.type === "execution_status") order.status = reply.data.status;
+      else this.anomalies.report("lost", `prompt ${execution_id} is not known: ${reply.type}`);
     }
   }
 
@@ -200,5 +246,13 @@ export class Chaos {
 
   #wrong(sentence: string): void {
     this.anomalies.report("otherwise wrong", sentence);
+  }
+}
+
+function end(pid: number): void {
+  try {
+    process.kill(pid, "SIGKILL");
+  } catch {
+    // It has ended by itself.
   }
 }

@@ -115,11 +115,12 @@ export class Visitor {
     for (const project of orders.open) if (!this.#joined.has(project)) this.#join(project);
     const project = this.#random.pick(orders.open);
     const what = this.#random.next();
-    if (!project || (what < 0.08 && orders.open.length < maxProjects)) return this.#create();
-    if (what < 0.12 && orders.open.length > 3) return this.#delete(project);
-    if (what < 0.22) return this.#request("agent_kill", { project_id: project, data: {} });
-    if (what < 0.3) return this.#request("health", {});
-    if (what > 0.7) return undefined;
+    if (what < 0.04 || !project) return orders.made < maxProjects ? this.#create() : undefined;
+    // The oldest ones stay, so that something has a long history.
+    if (what < 0.06 && orders.open.indexOf(project) > 2) return this.#delete(project);
+    if (what < 0.16) return this.#request("agent_kill", { project_id: project, data: {} });
+    if (what < 0.22) return this.#request("health", {});
+    if (what > 0.4) return undefined;
     const text = this.#random.pick(prompts) ?? "";
     return this.#sendPrompt(orders.prompt(project, (id) => `${text}\nsay:${id}`));
   }

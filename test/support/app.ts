@@ -7,7 +7,7 @@ import { type App, start } from "../../src/app.ts";
 import { loadConfig } from "../../src/config.ts";
 import { Client } from "./client.ts";
 
-export interface LogLine {
+interface LogLine {
   readonly level: string;
   readonly text: string;
   readonly fields: Readonly<Record<string, unknown>>;

@@ -13,7 +13,7 @@
 import { decide, type Decision, type ModelRequest, type Part } from "./model-script.ts";
 
 /** A request as it came in, for assertions. */
-export interface RecordedRequest {
+interface RecordedRequest {
   readonly method: string;
   readonly path: string;
   readonly headers: Readonly<Record<string, string>>;

@@ -1,5 +1,5 @@
 /** A content block of the Messages API, as far as scripts care. */
-export interface ContentBlock {
+interface ContentBlock {
   readonly type: string;
   readonly text?: string;
   readonly content?: string | readonly ContentBlock[];

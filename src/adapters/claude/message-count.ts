@@ -36,7 +36,7 @@ export async function countMessages({ path, size }: FileState): Promise<number> 
  * parses nothing and keeps nothing of a line, so that neither a line's length nor where the chunks
  * are cut matters. A damaged line spoils only itself.
  */
-export class MessageCounter {
+class MessageCounter {
   #count = 0;
   #depth = 0;
   #inString = false;

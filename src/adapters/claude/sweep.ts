@@ -23,11 +23,16 @@ export interface Sweep {
 /** Ends everything that belongs to a run: SIGTERM first, SIGKILL from the second scan on. */
 export async function sweep(prey: Prey, table: ProcessTable): Promise<Sweep> {
   const found = new Set<number>();
+  let empty = 0;
   for (let round = 0; round < rounds; round += 1) {
     // Each scan must see what the signals before it have left.
     // oxlint-disable-next-line no-await-in-loop
     const pids = await owned(prey, table);
-    if (pids.length === 0) return { swept: found.size, clean: true };
+    empty = pids.length === 0 ? empty + 1 : 0;
+    // One scan can miss a process: forked after the list was made, by a parent that was gone
+    // before it was looked at, or looked at in the middle of its exec.
+    if (empty === 2) return { swept: found.size, clean: true };
+    if (empty === 1) continue;
     for (const pid of pids) {
       found.add(pid);
       signal(pid, round === 0 ? "SIGTERM" : "SIGKILL");

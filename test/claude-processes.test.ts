@@ -1,4 +1,7 @@
 import { describe, expect, test } from "bun:test";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import {
   familyOf,
   parseFamilies,
@@ -41,6 +44,23 @@ describe("processTable", () => {
       return child.pid;
     });
     expect(await processTable.carriers(mine)).toEqual(pids.slice(0, 1));
+  });
+
+  test("finds a process that replaces its program all the time", async () => {
+    const mine = crypto.randomUUID();
+    const folder = mkdtempSync(join(tmpdir(), "exec-"));
+    const program = join(folder, "again");
+    writeFileSync(program, '#!/bin/sh\nexec "$0"\n', { mode: 0o700 });
+    const child = Bun.spawn([program], { env: { POCKET_AGENT_RUN: mine }, stderr: "ignore" });
+    let missed = 0;
+    for (let look = 0; look < 50; look += 1) {
+      const found = await processTable.carriers(mine);
+      if (!found.includes(child.pid)) missed += 1;
+    }
+    child.kill("SIGKILL");
+    await child.exited;
+    rmSync(folder, { recursive: true });
+    expect(missed).toBe(0);
   });
 
   test("tells a process from a later one, and none from one that is dead", async () => {

@@ -176,10 +176,11 @@ test("a client that reads nothing of what waits for it is closed 4408, and the o
   await using app = await testApp({ PA_TIMEOUTS_STALL: "2s" });
   const client = await app.client();
   const project_id = await client.create(await app.directory());
-  using stuck = await RawSocket.open(app.url);
-  stuck.send(opcodes.text, JSON.stringify({ type: "project_join", project_id }));
-  await stuck.until(() => stuck.received.some(({ payload }) => payload.includes("caught_up")));
-  stuck.pause();
+  await using stuck = new AsyncDisposableStack();
+  const frozen = freezingClient(app.url, project_id);
+  stuck.defer(() => frozen.kill("SIGKILL"));
+  await frozen.stdout.getReader().read();
+  frozen.kill("SIGSTOP");
   await client.expect("project_state", "execute", {
     project_id,
     data: { prompt: "flood:200:100000" },
@@ -217,6 +218,19 @@ test("server_shutdown is told to every client, and close 1001 follows", async ()
   await app.app[Symbol.asyncDispose]();
   expect((await client.closed).code).toBe(1001);
 });
+
+/** A process that joins a project and says so; stopped, it is a client that really reads nothing. */
+function freezingClient(url: URL, project_id: string) {
+  const join = JSON.stringify({ type: "project_join", project_id });
+  const program = `
+    const socket = new WebSocket(${JSON.stringify(new URL("/ws", url).href.replace("http", "ws"))});
+    socket.onmessage = ({ data }) => {
+      const { type } = JSON.parse(data);
+      if (type === "hello") socket.send(${JSON.stringify(join)});
+      if (type === "caught_up") console.log(type);
+    };`;
+  return Bun.spawn([process.execPath, "-e", program], { stdout: "pipe" });
+}
 
 /** The numbers of the events that a client has of a project that rests, and what the last must be. */
 async function settledNumbers(client: Client, project_id: string) {

@@ -81,11 +81,17 @@ const settings = fc.record({
 const steps = fc.array(fc.oneof(...kinds), { minLength: 8, maxLength: 20, size: "max" });
 
 test(`${lanes * runs} interleavings of prompts, answers, kills, drops and restarts end well`, async () => {
+  let failed = false;
   const property = fc.asyncProperty(settings, steps, async (config, story) => {
+    if (failed) return;
     await using stack = new AsyncDisposableStack();
-    await Interleaving.play(await scratch(stack), config, story);
+    const played = Interleaving.play(await scratch(stack), config, story);
+    await played.catch(() => (failed = true));
+    await played;
   });
   // A failure names its seed and the steps; shrinking would take longer than reading them.
   const lane = () => fc.assert(property, { numRuns: runs, endOnFailure: true });
-  await Promise.all(Array.from({ length: lanes }, lane));
+  // The others end in order before it is reported, or their processes would be left.
+  const ends = await Promise.allSettled(Array.from({ length: lanes }, lane));
+  for (const end of ends) if (end.status === "rejected") throw end.reason;
 });

@@ -382,7 +382,7 @@ describe("session_resume", () => {
 
   test("goes on with another session of the directory, in a new process", async () => {
     await setUp();
-    const { session_id: left = null } = await run("say:one");
+    const { session_id: left } = await run("say:one");
     await client.expect("session_reset", "agent_new_session", { project_id });
     const { session_id } = await run("say:two");
     const reply = await client.expect("project_state", "session_resume", {

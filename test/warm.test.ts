@@ -354,6 +354,17 @@ describe("a turn that the agent begins by itself", () => {
   });
 });
 
+test("a kill that acknowledges an error ends the agent that is still warm", async () => {
+  await setUp();
+  expect(await run("error:no")).toMatchObject({ state: "ERROR" });
+  const { pid } = log.last();
+  expect(isAlive(pid)).toBeTrue();
+  const killed = await client.expect("project_state", "agent_kill", { project_id });
+  expect(killed.data).toMatchObject({ state: "IDLE", error: null });
+  expect(isAlive(pid)).toBeFalse();
+  expect(await metric("processes_warm")).toBe(0);
+});
+
 test("a kill without a run ends what goes on in the background", async () => {
   await setUp();
   await run("background:600000");

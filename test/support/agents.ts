@@ -25,20 +25,6 @@ export async function agentsOf(home: string): Promise<AgentProcess[]> {
   return found.flat();
 }
 
-/** Waits until what the agents have started is as asked. */
-export async function agentsUntil(
-  home: string,
-  holds: (agents: readonly AgentProcess[]) => boolean,
-): Promise<AgentProcess[]> {
-  const signal = AbortSignal.timeout(20_000);
-  for (;;) {
-    const agents = await agentsOf(home);
-    if (holds(agents)) return agents;
-    if (signal.aborted) throw new Error(`Processes: ${JSON.stringify(agents)}`);
-    await Bun.sleep(30);
-  }
-}
-
 async function readProc(pid: string, file: string): Promise<string> {
   try {
     return await readFile(`/proc/${pid}/${file}`, "utf8");

@@ -97,7 +97,10 @@ export class Story {
     if (this.#failed) expect(state).toBe("ERROR");
     this.#failed = false;
     if (state !== "EXECUTING") {
-      expect(execution).toBeNull();
+      expect({ execution, pending_permissions }).toEqual({
+        execution: null,
+        pending_permissions: 0,
+      });
       this.#running = null;
       return;
     }

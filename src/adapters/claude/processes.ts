@@ -1,5 +1,6 @@
 /** Who runs on this machine: read from /proc on Linux, asked of ps(1) on macOS. */
 import { readdir, readFile } from "node:fs/promises";
+import { setTimeout as sleep } from "node:timers/promises";
 import { markerName } from "./environment.ts";
 
 /** A process that cannot be taken for another one, later, with the same pid. */
@@ -20,6 +21,9 @@ export interface ProcessTable {
 
 /** Files of /proc read at the same time. */
 const readAtOnce = 32;
+/** A process in the middle of an exec shows an empty environment for a moment: look again. */
+const looks = 5;
+const lookAgainMs = 4;
 /** Field 22 of /proc/PID/stat, counted from the state: the name before it may hold anything. */
 const startField = 18;
 
@@ -28,19 +32,20 @@ const procTable: ProcessTable = {
   carriers: async (marker) => {
     const entry = `${markerName}=${marker}`;
     const names = await readdir("/proc");
-    const pids = names.filter((name) => /^\d+$/.test(name)).map(Number);
     const found: number[] = [];
-    for (let at = 0; at < pids.length; at += readAtOnce) {
-      const some = pids.slice(at, at + readAtOnce).filter((pid) => pid !== process.pid);
-      // Read in slices, one after the other, so that the loop is not held up.
-      // oxlint-disable-next-line no-await-in-loop
-      const environs = await Promise.all(some.map((pid) => readProc(pid, "environ")));
-      found.push(...some.filter((_, index) => environs[index]?.split("\0").includes(entry)));
+    let pids = names.filter((name) => /^\d+$/.test(name)).map(Number);
+    for (let look = 0; look < looks && pids.length > 0; look += 1) {
+      // oxlint-disable-next-line no-await-in-loop -- gives an exec the time to get done
+      if (look > 0) await sleep(lookAgainMs);
+      // oxlint-disable-next-line no-await-in-loop -- as above
+      const environments = await readEnvironments(pids);
+      found.push(...pids.filter((pid) => environments.get(pid)?.split("\0").includes(entry)));
+      pids = pids.filter((pid) => environments.get(pid) === "");
     }
     return found;
   },
   family: () => Promise.resolve([]),
-  started: async (pid) => statStart(await readProc(pid, "stat")),
+  started: async (pid) => statStart((await readProc(pid, "stat")) ?? ""),
 };
 
 /** macOS: ps shows environments, but not those of the system's own programs. */
@@ -106,12 +111,26 @@ export function familyOf(root: number, all: readonly Relative[]): ProcessId[] {
   return all.filter(({ pid }) => family.has(pid)).map(({ pid, started }) => ({ pid, started }));
 }
 
-async function readProc(pid: number, file: "environ" | "stat"): Promise<string> {
+/** The environments of other processes, as far as they can be read. */
+async function readEnvironments(pids: readonly number[]): Promise<Map<number, string | null>> {
+  const others = pids.filter((pid) => pid !== process.pid);
+  const read = new Map<number, string | null>();
+  for (let at = 0; at < others.length; at += readAtOnce) {
+    const some = others.slice(at, at + readAtOnce);
+    // Read in slices, one after the other, so that the loop is not held up.
+    // oxlint-disable-next-line no-await-in-loop
+    const texts = await Promise.all(some.map((pid) => readProc(pid, "environ")));
+    some.forEach((pid, index) => read.set(pid, texts[index] ?? null));
+  }
+  return read;
+}
+
+async function readProc(pid: number, file: "environ" | "stat"): Promise<string | null> {
   try {
     return await readFile(`/proc/${pid}/${file}`, "utf8");
   } catch {
     // It has gone since it was listed, or it is somebody else's and so none of ours.
-    return "";
+    return null;
   }
 }
 

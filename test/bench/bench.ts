@@ -5,6 +5,7 @@
 import { cpus, loadavg, release } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
+import { approvals } from "./approvals.ts";
 import { type Figure, holds, table } from "./figure.ts";
 import { firstToken } from "./first-token.ts";
 import { health } from "./health.ts";
@@ -22,6 +23,7 @@ import { startup } from "./startup.ts";
 const rows = {
   pipeline,
   latency,
+  approvals,
   "first-token": firstToken,
   requests,
   memory,

@@ -13,10 +13,14 @@ export interface Feed {
   readonly bytes: number;
   /** Lines per second; as fast as they are read if absent. */
   readonly rate?: number;
+  /** Requests for a permission, each after the answer to the one before. */
+  readonly asks?: number;
   /** Megabytes of something else that come first. */
   readonly noise?: { readonly megabytes: number; readonly lineBytes: number; readonly fd: 1 | 2 };
 }
 
+let asksLeft = 0;
+const stampClock = sharedClock();
 const session_id = crypto.randomUUID();
 /** Source code, which has something to escape about every 26 characters; prose has less. */
 const sample = `function total(items: readonly Item[]): number {
@@ -39,15 +43,35 @@ async function converse(): Promise<void> {
     if (type === "control_request")
       print({ type: "control_response", response: { subtype: "success", request_id } });
     if (type === "user") await answer(JSON.parse(message.content[0].text));
+    if (type === "control_response") heard();
   }
 }
 
 async function answer(feed: Feed): Promise<void> {
   print({ type: "system", subtype: "init", session_id, claude_code_version: "2.1.197" });
+  if (feed.asks) {
+    asksLeft = feed.asks;
+    return ask();
+  }
   if (feed.noise) makeNoise(feed.noise);
   if (feed.rate === undefined) flood(feed);
   else await drip(feed, feed.rate);
   print({ type: "result", subtype: "success", is_error: false, session_id, result: "done" });
+}
+
+/** Asks, and says when it did. */
+function ask(): void {
+  asksLeft -= 1;
+  const input = { stamp: stampClock() };
+  const request = { subtype: "can_use_tool", tool_name: "Write", display_name: "Write", input };
+  print({ type: "control_request", request_id: crypto.randomUUID(), request });
+}
+
+/** Says when the answer came, and asks again. */
+function heard(): void {
+  print({ type: "assistant", heard: stampClock(), session_id });
+  if (asksLeft > 0) ask();
+  else print({ type: "result", subtype: "success", is_error: false, session_id, result: "done" });
 }
 
 /** Many lines with one write, so that the feeder is never what limits the rate. */

@@ -1,23 +1,27 @@
 import { mkdirSync } from "node:fs";
 import { join } from "node:path";
+import { type Access, openAccess, summary } from "./access/access.ts";
+import type { Device } from "./access/devices.ts";
 import type { LadderTiming } from "./adapters/claude/ladder.ts";
 import { claudeRunner } from "./adapters/claude/runner.ts";
 import { sessionBook } from "./adapters/claude/sessions.ts";
 import { systemClock as clock } from "./adapters/clock.ts";
+import { controlPath } from "./adapters/control-path.ts";
 import { lockDataDir } from "./adapters/data-lock.ts";
 import { openDirectories } from "./adapters/directories.ts";
 import { openDisk } from "./adapters/disk.ts";
 import type { Metrics } from "./adapters/metrics.ts";
 import { openProjectStore } from "./adapters/project-store.ts";
-import { serverId } from "./adapters/server-key.ts";
 import { System } from "./adapters/system.ts";
-import { protocolVersion, type ServerData } from "./contract/messages.ts";
 import type { Config } from "./contract/options.ts";
 import type { Publisher, Telemetry } from "./core/ports.ts";
 import { Projects } from "./core/projects.ts";
 import { ExecutionStats } from "./core/stats.ts";
 import { health as readHealth } from "./edge/health.ts";
-import { createHttp } from "./edge/http.ts";
+import { createHttp, type HttpDeps } from "./edge/http.ts";
+import { ConnectedClients } from "./edge/clients.ts";
+import { Control } from "./edge/control.ts";
+import type { Revoke } from "./edge/handlers.ts";
 import { EdgeServer } from "./edge/server.ts";
 import { version } from "./version.ts";
 
@@ -30,6 +34,8 @@ export interface Surroundings {
   readonly umask: number;
   readonly metrics: Metrics;
   readonly log: Telemetry["log"];
+  /** Where settings are read from; no project and no agent gets at it. */
+  readonly configPaths: readonly string[];
   /** How long each step of ending an agent waits; what suits the CLI, if left out. */
   readonly ladder?: Partial<LadderTiming>;
 }
@@ -37,6 +43,9 @@ export interface Surroundings {
 /** A running server. Disposing it ends every run, closes every log and every connection. */
 export interface App extends AsyncDisposable {
   readonly url: URL;
+  readonly access: Access;
+  /** The local socket. */
+  readonly controlPath: string;
   /** Tells the clients, takes no more work, and waits for the runs to end by themselves. */
   readonly drain: (reason: string) => Promise<void>;
   /** Ends every run by force; resolves when nothing of them is left. */
@@ -51,10 +60,14 @@ export async function start(config: Config, around: Surroundings): Promise<App> 
   starting.use(lockDataDir(config.dataDir));
   const disk = openDisk(config.dataDir);
   const system = starting.use(new System(disk));
+  const clients = new ConnectedClients(config.maxConnections);
+  const announce = (device: Device) => clients.announce(summary(device, false));
+  const access = starting.use(await openAccess(config, { clock, log, announce }));
   const store = openStore(config, telemetry);
-  const runner = starting.use(startRunner(config, around, telemetry));
+  const ownPaths = ownPathsOf(config, around.configPaths);
+  const runner = starting.use(startRunner({ config, around, telemetry, ownPaths }));
   const directories = openDirectories({
-    ownFolders: [config.dataDir],
+    ownFolders: ownPaths,
     roots: config.projectRoots,
     environment: around.env,
   });
@@ -65,39 +78,35 @@ export async function start(config: Config, around: Surroundings): Promise<App> 
     publish: (topic, type, frame) => edge?.publish(topic, type, frame),
   };
   const sessions = sessionBook(around.env);
+  const admits = (id: string) => config.authMode === "none" || access.authentication.admits(id);
   const core = { config, runner, sessions, clock, telemetry, store, directories, disk, stats };
-  const projects = new Projects(core, publisher);
+  const projects = new Projects({ ...core, admits }, publisher);
   starting.defer(() => projects.close());
   const begin = clock.monotonic();
   const uptime = () => Math.round((clock.monotonic() - begin) / 1000);
-  const health = () =>
-    readHealth({
-      config,
-      version,
-      projects,
-      runner,
-      disk,
-      connections: edge?.connections ?? 0,
-      uptime: uptime(),
-      resources: system.resources,
-      unloaded: store.problems,
-    });
-  const http = createHttp({
-    health,
-    metrics: async () => ({ text: await metrics.text(), contentType: metrics.contentType }),
-    log: (error) => log("error", "an HTTP request failed for a reason of ours", { error }),
-  });
-  const id = serverId(join(config.dataDir, "certs"));
-  const server = starting.use(
-    new EdgeServer({ config, clock, telemetry, projects, health, hello: hello(id), http }),
-  );
+  const health = () => {
+    const now = { connections: clients.size, uptime: uptime(), resources: system.resources };
+    const parts = { config, version, projects, runner, disk, unloaded: store.problems };
+    return readHealth({ ...parts, ...now });
+  };
+  const http = openHttp({ config, around, access, clients, projects, health });
+  const revoke = revocation({ access, clients, projects });
+  const inside = { access, clients, projects, directories, health, revoke };
+  const server = starting.use(new EdgeServer({ config, clock, telemetry, http, ...inside }));
   edge = server;
-  starting.use(everyTenSeconds({ server, projects, stats, system, telemetry, uptime }));
+  const { port } = server;
+  const path = controlPath(config.dataDir, around.env);
+  starting.use(new Control({ config, clock, log, access, clients, revoke, path, port }));
+  starting.use(everyTenSeconds({ server, clients, projects, stats, system, telemetry, uptime }));
   metrics.gauge("build_info", { version }, 1);
+  access.audit.record("start", { version, pid: process.pid });
+  starting.defer(() => access.audit.record("stop"));
 
   const running = starting.move();
   return {
     url: server.url,
+    access,
+    controlPath: path,
     drain: (reason) => projects.drain(reason, config.shutdownTimeout),
     abandon: () => projects.abandon(),
     [Symbol.asyncDispose]: () => running.disposeAsync(),
@@ -116,13 +125,14 @@ function telemetryOf({ metrics, log }: Surroundings): Telemetry {
 /** Tells every client how busy the server is; browsers take it as their sign of life. */
 function everyTenSeconds(parts: {
   server: EdgeServer;
+  clients: ConnectedClients;
   projects: Projects;
   stats: ExecutionStats;
   system: System;
   telemetry: Telemetry;
   uptime: () => number;
 }): Disposable {
-  const { server, projects, stats, system, telemetry } = parts;
+  const { server, clients, projects, stats, system, telemetry } = parts;
   let before = 0;
   const ticker = setInterval(() => {
     const { sent, received } = server.traffic;
@@ -132,7 +142,7 @@ function everyTenSeconds(parts: {
     telemetry.gauge("memory_bytes", {}, process.memoryUsage.rss());
     system.sample();
     projects.announce("server_stats", {
-      connections: server.connections,
+      connections: clients.size,
       projects: projects.size,
       executions: stats.snapshot(projects.queued),
       messages: { sent, received, rate_per_sec },
@@ -142,12 +152,48 @@ function everyTenSeconds(parts: {
   return { [Symbol.dispose]: () => clearInterval(ticker) };
 }
 
-function hello(id: string): ServerData<"hello"> {
-  return {
-    protocol: protocolVersion,
-    server: { name: "pocket-agent-server", version, id },
-    auth: { required: false, methods: [] },
+/** What is served besides the WebSocket. */
+function openHttp(
+  parts: Pick<HttpDeps, "health" | "projects"> & {
+    config: Config;
+    around: Surroundings;
+    access: Access;
+    clients: ConnectedClients;
+  },
+) {
+  const { config, around, access, clients, ...rest } = parts;
+  const { metrics, log } = around;
+  return createHttp({
+    ...rest,
+    metrics: async () => ({ text: await metrics.text(), contentType: metrics.contentType }),
+    sessions: () => clients.sessions(),
+    authorize: (token, address) =>
+      config.authMode === "none" ? "full" : access.authentication.bearer(token, address),
+    log: (error, correlation_id) =>
+      log("error", "an HTTP request failed for a reason of ours", { correlation_id, error }),
+  });
+}
+
+/** Shuts a device out of everything at once, and for good. */
+function revocation(parts: {
+  access: Access;
+  clients: ConnectedClients;
+  projects: Projects;
+}): Revoke {
+  const { access, clients, projects } = parts;
+  return async (id, { keepRuns, spare }) => {
+    const saved = [access.devices.revoke(id), access.tokens.drop(id)];
+    clients.disconnect(id, spare);
+    access.audit.record("device_revoked", { revoked: id, keep_runs: keepRuns });
+    await Promise.all([...saved, projects.forsake(id, keepRuns)]);
   };
+}
+
+/** Files and folders that decide who may come in, and what the agent is started with. */
+function ownPathsOf(config: Config, configPaths: readonly string[]): string[] {
+  const { dataDir, tlsCert, tlsKey, authorizedKeys } = config;
+  const named = [tlsCert, tlsKey, ...(authorizedKeys ?? [])].filter((path) => path !== null);
+  return [dataDir, ...configPaths, ...named];
 }
 
 function openStore(config: Config, telemetry: Telemetry) {
@@ -159,14 +205,20 @@ function openStore(config: Config, telemetry: Telemetry) {
   });
 }
 
-function startRunner(config: Config, around: Surroundings, telemetry: Telemetry) {
+function startRunner(parts: {
+  config: Config;
+  around: Surroundings;
+  telemetry: Telemetry;
+  ownPaths: readonly string[];
+}) {
+  const { config, around, telemetry, ownPaths } = parts;
   const { env, umask, ladder } = around;
   const recordsDir = join(config.dataDir, "runs");
   mkdirSync(recordsDir, { recursive: true, mode: 0o700 });
   return claudeRunner({
     binary: config.claudeBinary,
     recordsDir,
-    serverPaths: [config.dataDir],
+    serverPaths: ownPaths,
     extraEnv: config.claudeEnv ?? [],
     sshAgent: config.claudeSshAgent,
     lineBytes: agentLineBytes,

@@ -1,6 +1,6 @@
 import { existsSync, readFileSync } from "node:fs";
 import { homedir } from "node:os";
-import { isAbsolute, join, resolve } from "node:path";
+import { dirname, isAbsolute, join, resolve } from "node:path";
 import * as v from "valibot";
 import {
   type Config,
@@ -29,14 +29,58 @@ export class ConfigError extends Error {
   }
 }
 
+/** What a command was called with: its own flags and words, and settings. */
+export interface Arguments {
+  readonly flags: ReadonlyMap<string, string>;
+  readonly words: readonly string[];
+  readonly settings: readonly string[];
+}
+
+/** Tells the flags that a command has of its own, and its words, from settings. */
+export function splitArguments(
+  argv: readonly string[],
+  own: Readonly<Record<string, "switch" | "value">>,
+): Arguments {
+  const flags = new Map<string, string>();
+  const words: string[] = [];
+  const settings: string[] = [];
+  const problems: string[] = [];
+  for (let at = 0; at < argv.length; at += 1) {
+    const argument = argv[at] ?? "";
+    const [, flag = "", given] = /^--([^=]+)(?:=(.*))?$/s.exec(argument) ?? [];
+    const kind = Object.hasOwn(own, flag) ? own[flag] : undefined;
+    if (flag === "") words.push(argument);
+    else if (kind === "switch" && given === undefined) flags.set(flag, "true");
+    else if (kind === "value" && given !== undefined) flags.set(flag, given);
+    else if (kind === "value" && argv[at + 1] !== undefined) flags.set(flag, argv[(at += 1)] ?? "");
+    else if (kind) problems.push(`${argument}: Expected ${kind === "value" ? "a" : "no"} value`);
+    else {
+      settings.push(argument);
+      const next = argv[at + 1];
+      if (given === undefined && takesValue(flag) && next !== undefined) {
+        settings.push(next);
+        at += 1;
+      }
+    }
+  }
+  if (problems.length > 0) throw new ConfigError(problems);
+  return { flags, words, settings };
+}
+
 /**
  * Reads flags, environment and file, in this precedence, into one Config. Throws one ConfigError
- * that lists every problem with its source.
+ * that lists every problem with its source. What only a server must not do is no problem for who
+ * does not serve.
  */
-export function loadConfig(argv: readonly string[], env: Environment): Config {
+export function loadConfig(
+  argv: readonly string[],
+  env: Environment,
+  { serving = true }: { serving?: boolean } = {},
+): Config {
   const problems: string[] = [];
   const flags = readFlags(argv, problems);
   const file = readFile(flags.get("config") ?? env["PA_CONFIG"], env, problems);
+  const defaults = new Set<string>();
   const known = new Set<string>(names.map((name) => rows[name].file));
   for (const key of file.values.keys())
     if (!known.has(key)) problems.push(`${key} in ${file.path}: unknown setting`);
@@ -53,6 +97,7 @@ export function loadConfig(argv: readonly string[], env: Environment): Config {
     ];
     const found = candidates.find(({ value }) => value !== undefined);
     const { source, value } = found ?? { source: "default", value: row.default };
+    if (!found) defaults.add(name);
     const result = v.safeParse(row.type, value);
     if (!result.success)
       problems.push(`${source}: ${result.issues[0].message}, not ${show(value)}`);
@@ -60,23 +105,43 @@ export function loadConfig(argv: readonly string[], env: Environment): Config {
   });
   // Valid as soon as there are no problems, which is when it is looked at.
   const config: Config = Object.fromEntries(entries);
-  if (problems.length === 0) problems.push(...refusals(config));
   if (problems.length > 0) throw new ConfigError(problems);
-  return { ...config, dataDir: platformPath(config.dataDir, env) };
+  const dataDir = platformPath(config.dataDir, env);
+  if (serving) problems.push(...refusals(config));
+  const workTree = defaults.has("dataDir") ? workTreeOf(dataDir) : undefined;
+  if (workTree !== undefined)
+    problems.push(
+      `data.dir: the default, ${dataDir}, is inside the git work tree ${workTree}, which could bring its own keys; name it, or another, to use it`,
+    );
+  if (problems.length > 0) throw new ConfigError(problems);
+  return { ...config, dataDir };
 }
 
-/** The text of `--help`. */
-export function help(): string {
+/** The platform's folder for settings, and the file that these flags or this environment name. */
+export function configPaths(argv: readonly string[], env: Environment): string[] {
+  const named = readFlags(argv, []).get("config") ?? env["PA_CONFIG"];
+  return [dirname(platformFile(env)), ...(named === undefined ? [] : [resolve(named)])];
+}
+
+const platformFile = (env: Environment) =>
+  platformPath("$CONFIG_HOME/pocket-agent/config.yaml", env);
+
+/** The text of `--help`, with what each command is about. */
+export function help(commands: Readonly<Record<string, { readonly about: string }>>): string {
   const flags = names.map((name) => {
     const { env, about, default: value } = rows[name];
     const unset = value === null ? "" : `, default ${String(value)}`;
     return `  --${flagOf(name)}\n      ${about} [${env}${unset}]`;
   });
   return [
-    "Usage: pocket-agent-server [serve] [--config FILE] [--SETTING VALUE]...",
+    "Usage: pocket-agent-server [COMMAND] [--config FILE] [--SETTING VALUE]...",
     "",
     "Serves the claude CLI of this machine to phones, browsers and terminals.",
     "",
+    "Commands; each has a --help of its own:",
+    ...Object.entries(commands).map(([name, { about }]) => `  ${name.padEnd(9)}${about}`),
+    "",
+    "Settings:",
     "  --config\n      YAML file with settings [PA_CONFIG, default $CONFIG_HOME/pocket-agent/config.yaml]",
     ...flags,
     "  --help\n      Print this text",
@@ -86,13 +151,36 @@ export function help(): string {
 
 /** What cannot be served safely, as things are. */
 function refusals(config: Config): string[] {
+  const { authMode, host, insecure, tlsCert, tlsEnabled, tlsKey } = config;
   const problems: string[] = [];
-  if (config.tlsEnabled) problems.push("server.tls.enabled: TLS cannot be served yet");
-  if (!["127.0.0.1", "::1", "localhost"].includes(config.host))
+  if (authMode === "none" && !insecure)
     problems.push(
-      `server.host: only a loopback address can be served without TLS and authentication, not ${show(config.host)}`,
+      "auth.mode: none makes everybody the owner who can reach the port, every user and web proxy of this machine among them; --insecure accepts that",
     );
+  if (!tlsEnabled && !insecure && !isLoopback(host))
+    problems.push(
+      `server.tls.enabled: without TLS everybody on the way can read along, and only a loopback address is served, not ${show(host)}; --insecure accepts that`,
+    );
+  if ((tlsCert === null) !== (tlsKey === null))
+    problems.push("server.tls.cert, server.tls.key: each needs the other");
   return problems;
+}
+
+/** Whether only this machine can reach an address. */
+export function isLoopback(host: string): boolean {
+  return host === "localhost" || host === "::1" || /^127\.\d+\.\d+\.\d+$/.test(host);
+}
+
+/** The nearest folder at or above a path that is a git work tree. */
+function workTreeOf(path: string): string | undefined {
+  if (existsSync(join(path, ".git"))) return path;
+  const parent = dirname(path);
+  return parent === path ? undefined : workTreeOf(parent);
+}
+
+function takesValue(flag: string): boolean {
+  const name = names.find((candidate) => flagOf(candidate) === flag);
+  return flag === "config" || (name !== undefined && typeof rows[name].default !== "boolean");
 }
 
 function readFlags(argv: readonly string[], problems: string[]): Map<string, string> {
@@ -116,7 +204,7 @@ function readFlags(argv: readonly string[], problems: string[]): Map<string, str
 }
 
 function readFile(named: string | undefined, env: Environment, problems: string[]) {
-  const path = named ?? platformPath("$CONFIG_HOME/pocket-agent/config.yaml", env);
+  const path = named ?? platformFile(env);
   const values = new Map<string, unknown>();
   if (named === undefined && !existsSync(path)) return { path, values };
   try {

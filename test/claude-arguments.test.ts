@@ -85,10 +85,14 @@ describe("agentArguments", () => {
 
   test("close the server's own directories to the file tools, whatever they are called", () => {
     const argv = agentArguments(plain, ["/data/pocket agent", "/a(b) c,d*[e]\\{!}/"]);
-    expect(argv.slice(-4)).toEqual([
+    expect(argv.slice(-8)).toEqual([
+      "--disallowed-tools=Read(//data/pocket agent)",
       "--disallowed-tools=Read(//data/pocket agent/**)",
+      "--disallowed-tools=Edit(//data/pocket agent)",
       "--disallowed-tools=Edit(//data/pocket agent/**)",
+      "--disallowed-tools=Read(//a?b? c?d??e?????)",
       "--disallowed-tools=Read(//a?b? c?d??e?????/**)",
+      "--disallowed-tools=Edit(//a?b? c?d??e?????)",
       "--disallowed-tools=Edit(//a?b? c?d??e?????/**)",
     ]);
   });

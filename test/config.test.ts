@@ -56,7 +56,11 @@ test("with nothing given every setting has the default of its row", () => {
   const config = loadConfig([], home);
   expect(Object.keys(config)).toEqual(Object.keys(options));
   expect(config).toMatchObject({
-    host: "127.0.0.1",
+    host: "0.0.0.0",
+    tlsEnabled: true,
+    tlsMinVersion: "1.2",
+    authMode: "ssh",
+    insecure: false,
     port: 8443,
     executionTimeout: 300_000,
     minFreeDisk: 268_435_456,
@@ -285,13 +289,46 @@ test("a file that cannot be read is a problem that names it", async () => {
   expect(told).toEqual([expect.stringContaining(folder)]);
 });
 
-test("without TLS and authentication only a loopback address is served", async () => {
-  for (const host of ["127.0.0.1", "::1", "localhost"])
-    expect(loadConfig([`--host=${host}`], home).host).toBe(host);
-  for (const host of ["0.0.0.0", "::", "192.168.1.2", "example.com", "127.0.0.1.example.com"])
-    expect(await problems(() => loadConfig([`--host=${host}`], home))).toEqual([
+test("without TLS only a loopback address is served, unless that is accepted", async () => {
+  const plain = { ...home, PA_TLS_ENABLED: "false" };
+  for (const host of ["127.0.0.1", "127.9.8.7", "::1", "localhost"])
+    expect(loadConfig([`--host=${host}`], plain).host).toBe(host);
+  for (const host of ["0.0.0.0", "::", "192.168.1.2", "example.com", "127.0.0.1.example.com"]) {
+    expect(await problems(() => loadConfig([`--host=${host}`], plain))).toEqual([
       expect.stringContaining("loopback"),
     ]);
+    expect(loadConfig([`--host=${host}`, "--insecure"], plain).host).toBe(host);
+  }
+});
+
+test("everybody is let in only if that is accepted, on loopback too", async () => {
+  const argv = ["--auth-mode=none", "--host=127.0.0.1"];
+  expect(await problems(() => loadConfig(argv, home))).toEqual([
+    expect.stringContaining("auth.mode"),
+  ]);
+  expect(loadConfig([...argv, "--insecure"], home).authMode).toBe("none");
+});
+
+test("a certificate and its key are named together or not at all", async () => {
+  for (const argv of [["--tls-cert=/c.pem"], ["--tls-key=/k.pem"]])
+    expect(await problems(() => loadConfig(argv, home))).toEqual([
+      expect.stringContaining("server.tls.key"),
+    ]);
+  const both = loadConfig(["--tls-cert=/c.pem", "--tls-key=/k.pem"], home);
+  expect(both).toMatchObject({ tlsCert: "/c.pem", tlsKey: "/k.pem" });
+});
+
+test("data inside a git work tree is refused unless it is named", async () => {
+  await using stack = new AsyncDisposableStack();
+  const folder = await scratch(stack);
+  await Bun.write(join(folder, ".git"), "gitdir: elsewhere");
+  const env = { HOME: folder };
+  expect(await problems(() => loadConfig([], env))).toEqual([
+    expect.stringContaining(`git work tree ${folder}`),
+  ]);
+  const dataDir = join(folder, "data");
+  expect(loadConfig(["--data-dir", dataDir], env).dataDir).toBe(dataDir);
+  expect(loadConfig([], { ...env, PA_DATA_DIR: dataDir }).dataDir).toBe(dataDir);
 });
 
 test("what switches TLS and authentication off is accepted", () => {
@@ -305,7 +342,7 @@ test("what switches TLS and authentication off is accepted", () => {
 
 test("help has every setting with its flag, its variable and what it is about", () => {
   for (const [name, { env, about }] of rows) {
-    expect(help()).toContain(`\n  --${flagOf(name)}\n      ${about} [${env}`);
+    expect(help({})).toContain(`\n  --${flagOf(name)}\n      ${about} [${env}`);
   }
 });
 
@@ -325,7 +362,8 @@ test("the program exits 2 on a command that there is not", async () => {
 test("--help and --version answer and exit 0, even when the configuration is wrong", async () => {
   const [helped, versioned] = await Promise.all([run("--help"), run("--version")]);
   expect(helped).toMatchObject({ code: 0, err: "" });
-  expect(helped.out).toBe(`${help()}\n`);
+  for (const line of help({}).split("\n")) expect(helped.out).toContain(line);
+  expect(helped.out).toContain("\n  devices  List, rename and revoke");
   expect(versioned).toMatchObject({ code: 0, err: "" });
   expect(versioned.out).toStartWith(`pocket-agent-server ${version} (`);
 });

@@ -2,7 +2,7 @@ import { expect, test } from "bun:test";
 import { join } from "node:path";
 import * as v from "valibot";
 import { closeCodes, errors, Fault } from "../src/contract/errors.ts";
-import { clientMessages, serverMessages } from "../src/contract/messages.ts";
+import { type ClientRow, clientMessages, serverMessages } from "../src/contract/messages.ts";
 import { metrics } from "../src/contract/metrics.ts";
 import { flagOf, options } from "../src/contract/options.ts";
 
@@ -14,12 +14,15 @@ type Row = readonly (string | number)[];
 const tables: Readonly<Record<string, readonly Row[]>> = {
   requests: [
     ["request", "data", "reply", "scope", "what it does"],
-    ...Object.entries(clientMessages).map(([type, { project, data, reply, scope, about }]) => [
+    ...Object.entries<ClientRow>(clientMessages).map(([type, row]) => [
       code(type),
-      [...(project ? [code("project_id")] : []), ...fieldsOf(data)].join(", "),
-      code(reply),
-      scope,
-      about,
+      [...(row.project ? [code("project_id")] : []), ...fieldsOf(row.data)].join(", "),
+      code(row.reply),
+      [
+        row.scope === "none" ? "–" : row.scope,
+        ...Object.entries(row.fields ?? {}).map(([field, scope]) => `${scope} for ${code(field)}`),
+      ].join(", "),
+      row.about,
     ]),
   ],
   "server-messages": [

@@ -1,3 +1,4 @@
+import { join } from "node:path";
 import { describe, expect, test } from "bun:test";
 import { AgentLog } from "./support/agent-log.ts";
 import { testApp } from "./support/app.ts";
@@ -12,6 +13,14 @@ const always = [
   "--include-partial-messages",
 ];
 
+/** What keeps the agent's file tools out of a folder. */
+function closed(folder: string): string[] {
+  return ["Read", "Edit"].flatMap((tool) => [
+    `--disallowed-tools=${tool}(/${folder})`,
+    `--disallowed-tools=${tool}(/${folder}/**)`,
+  ]);
+}
+
 describe("what the agent is started with", () => {
   test("is the live protocol, the session and the mode; an untrusted directory counts for nothing", async () => {
     await using app = await testApp();
@@ -19,14 +28,13 @@ describe("what the agent is started with", () => {
     const project_id = await client.create(await app.directory());
     const { session_id, trusted } = await client.run(project_id, "say:one");
     expect(trusted).toBe(false);
-    const data = app.dataDir.slice(1);
     const { argv, env } = new AgentLog(app.home).last();
     expect(argv).toEqual([
       ...always,
       `--session-id=${session_id}`,
       "--permission-mode=default",
-      `--disallowed-tools=Read(//${data}/**)`,
-      `--disallowed-tools=Edit(//${data}/**)`,
+      ...closed(app.dataDir),
+      ...closed(join(app.home, "config")),
       "--setting-sources=user",
       "--strict-mcp-config",
     ]);
@@ -55,7 +63,6 @@ describe("what the agent is started with", () => {
       max_budget_usd: 1.5,
     };
     const { session_id } = await client.run(project_id, "say:one", { options });
-    const data = app.dataDir.slice(1);
     expect(new AgentLog(app.home).last().argv).toEqual([
       ...always,
       `--session-id=${session_id}`,
@@ -67,8 +74,8 @@ describe("what the agent is started with", () => {
       "--allowed-tools=Read",
       "--allowed-tools=Bash(git log:*, git diff)",
       "--disallowed-tools=WebFetch",
-      `--disallowed-tools=Read(//${data}/**)`,
-      `--disallowed-tools=Edit(//${data}/**)`,
+      ...closed(app.dataDir),
+      ...closed(join(app.home, "config")),
       `--add-dir=${extra}`,
       `--mcp-config={"mcpServers":{}}`,
       "--max-turns=7",

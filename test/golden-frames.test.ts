@@ -30,7 +30,17 @@ const prompt: ServerData<"user_message"> = {
   prompt: "hello",
   options: { model: "opus", allowed_tools: ["Read"] },
   images: 0,
-  device: null,
+  device: { id, name: "phone" },
+};
+const device: ServerData<"device_added"> = {
+  id,
+  name: "phone",
+  scope: "approve",
+  kind: "paired",
+  created_at: timestamp,
+  last_seen: null,
+  address: null,
+  connected: true,
 };
 const permission: ServerData<"permission_request"> = {
   permission_id: id,
@@ -66,6 +76,26 @@ const golden: { [T in ServerType]: { good: ServerData<T>; wrong: readonly unknow
       auth: { required: false, methods: [] },
     },
     wrong: [{}, { protocol: 2 }],
+  },
+  auth_success: {
+    good: { device: { id, name: "phone", scope: "full" }, token: "pat_x", expires_at: timestamp },
+    wrong: [{}, { device: { id, name: "phone", scope: "none" }, token: "", expires_at: timestamp }],
+  },
+  device_added: {
+    good: device,
+    wrong: [
+      { ...device, key: "AAAA" },
+      { ...device, kind: "none" },
+    ],
+  },
+  device_list_response: { good: { devices: [device] }, wrong: [{}, { devices: [{ id }] }] },
+  device_revoked: { good: { device_id: id }, wrong: [{}] },
+  directory_list_response: {
+    good: { path: "/a", parent: "/", entries: [{ name: "b", path: "/a/b", project_id: id }] },
+    wrong: [
+      { path: "/a", entries: [] },
+      { path: "/a", parent: null, entries: [{ name: "b" }] },
+    ],
   },
   error: {
     good: { code: "INVALID_MESSAGE", message: "Cannot", details: { path: "type" } },

@@ -1,7 +1,8 @@
 import { expect, setDefaultTimeout, test } from "bun:test";
-import { errors } from "../src/contract/errors.ts";
+import { errors, Fault } from "../src/contract/errors.ts";
 import { metrics } from "../src/contract/metrics.ts";
-import { createHttp } from "../src/edge/http.ts";
+import { createHttp, type HttpDeps } from "../src/edge/http.ts";
+import type { Health } from "../src/contract/messages.ts";
 import { type TestApp, testApp } from "./support/app.ts";
 
 setDefaultTimeout(60_000);
@@ -13,6 +14,33 @@ const label = String.raw`[a-zA-Z_]\w*="(?:[^"\\\n]|\\[\\"n])*"`;
 const sample = new RegExp(
   String.raw`^([a-zA-Z_:][\w:]*)(?:\{(${label}(?:,${label})*)\})? (${number})$`,
 );
+
+const stranger = { address: "192.0.2.1" };
+
+const unhealthy: Health = {
+  status: "unhealthy",
+  uptime: 1,
+  version: "1.0.0",
+  connections: { active: 0, limit: 1 },
+  projects: { count: 0, limit: 1, executing: 0 },
+  resources: { cpu_percent: 0, memory_mb: 1, disk_free_gb: 1, event_loop_lag_ms: 0 },
+  claude: { available: false, version: null, authenticated: null, path: null },
+  problems: ["nothing works"],
+};
+const fail = () => Promise.reject(new Error("not in this test"));
+
+function authorize(token: string | undefined) {
+  if (token === "t") return "full" as const;
+  throw new Fault("UNAUTHORIZED");
+}
+
+/** The surface by itself: a token "t" may do everything, and whatever is not given fails. */
+function surface(parts: Partial<HttpDeps>) {
+  // Projects are in no test that has only this.
+  const projects = undefined as never;
+  const rest = { projects, authorize, sessions: () => [], log: () => undefined };
+  return createHttp({ health: fail, metrics: fail, ...rest, ...parts });
+}
 
 /** Reads Prometheus text, strictly: every line is a comment of a known kind or one sample. */
 async function scrape(app: TestApp) {
@@ -52,40 +80,31 @@ test("GET /ready is 200 and says nothing but the status, for a degraded server t
 });
 
 test("GET /ready is 503 with the failing checks when the server is unhealthy", async () => {
-  const http = createHttp({
-    health: async () => ({
-      status: "unhealthy",
-      uptime: 1,
-      version: "1.0.0",
-      connections: { active: 0, limit: 1 },
-      projects: { count: 0, limit: 1, executing: 0 },
-      resources: { cpu_percent: 0, memory_mb: 1, disk_free_gb: 1, event_loop_lag_ms: 0 },
-      claude: { available: false, version: null, authenticated: null, path: null },
-      problems: ["nothing works"],
-    }),
-    metrics: () => Promise.reject(new Error("no metrics either")),
-    log: () => undefined,
-  });
-  const response = await http.request("/ready");
+  const { request } = surface({ health: async () => unhealthy });
+  const response = await request("/ready", undefined, stranger);
   expect(response.status).toBe(503);
-  expect(await response.json()).toEqual({ status: "unhealthy", problems: ["nothing works"] });
+  expect(await response.json()).toEqual({ status: "unhealthy" });
+  const told = await request("/ready", { headers: { authorization: "Bearer t" } }, stranger);
+  expect(told.status).toBe(503);
+  expect(await told.json()).toEqual({ status: "unhealthy", problems: ["nothing works"] });
 });
 
 test("a failure of ours is 500 and logged, and tells a stranger nothing", async () => {
   const logged: unknown[] = [];
   const failure = new Error("secret /home/somebody/path");
-  const http = createHttp({
-    health: () => Promise.reject(failure),
+  const { request } = surface({
     metrics: () => Promise.reject(failure),
-    log: (error) => void logged.push(error),
+    log: (...line) => void logged.push(line),
   });
-  const response = await http.request("/metrics");
+  const init = { headers: { authorization: "Bearer t" } };
+  const response = await request("/metrics", init, stranger);
   expect(response.status).toBe(500);
-  expect(await response.json()).toEqual({
-    error: { code: "INTERNAL_ERROR", message: "Cannot handle the request: the server failed" },
-  });
+  const { error } = Object(await response.json());
+  const correlation_id = error.details?.correlation_id;
+  const message = "Cannot handle the request: the server failed";
+  expect(error).toEqual({ code: "INTERNAL_ERROR", message, details: { correlation_id } });
   expect(response.headers.get("x-content-type-options")).toBe("nosniff");
-  expect(logged).toEqual([failure]);
+  expect(logged).toEqual([[failure, correlation_id]]);
 });
 
 test.each(["/", "/nonsense", "/health/", "/ws/", "/..%2f..%2fetc/passwd", "/api/v2/projects"])(
@@ -98,10 +117,13 @@ test.each(["/", "/nonsense", "/health/", "/ws/", "/..%2f..%2fetc/passwd", "/api/
   },
 );
 
-test("a method that an address does not have is 404 too", async () => {
+test("whatever is not GET or HEAD is 405 and says so", async () => {
   await using app = await testApp();
-  for (const method of ["POST", "PUT", "DELETE", "OPTIONS"])
-    expect((await get(app, "/health", { method })).status).toBe(404);
+  for (const method of ["POST", "PUT", "PATCH", "DELETE", "OPTIONS"]) {
+    const { status, headers } = await get(app, "/health", { method });
+    expect({ status, allow: headers.get("allow") }).toEqual({ status: 405, allow: "GET, HEAD" });
+  }
+  expect((await get(app, "/health", { method: "HEAD" })).status).toBe(200);
 });
 
 test("no answer has CORS headers, and every one forbids sniffing and storing", async () => {

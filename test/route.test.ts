@@ -7,35 +7,36 @@ import type { Telemetry } from "../src/core/ports.ts";
 import { Connection } from "../src/edge/connection.ts";
 import { route, type RouteContext } from "../src/edge/route.ts";
 
-const telemetry: Telemetry = {
-  count: () => undefined,
-  gauge: () => undefined,
-  observe: () => undefined,
-  log: () => undefined,
-};
-const rank: Readonly<Record<Scope, number>> = { read: 0, approve: 1, full: 2 };
+const nothing = () => undefined;
+const telemetry: Telemetry = { count: nothing, gauge: nothing, observe: nothing, log: nothing };
+const rank: Readonly<Record<Scope | "none", number>> = { none: 0, read: 1, approve: 2, full: 3 };
 const scopes = ["read", "approve", "full"] as const;
 const types = Object.keys(clientMessages).filter(
   (type): type is ClientType => type in clientMessages,
 );
 
 class ScopedConnection extends Connection {
-  override readonly scope: Scope;
+  readonly #scope: Scope | "none";
 
-  constructor(scope: Scope, socket: ServerWebSocket<unknown>) {
+  constructor(scope: Scope | "none", socket: ServerWebSocket<unknown>) {
     const config = loadConfig([], {});
-    super(socket, { config, clock, telemetry, sent: () => undefined });
-    this.scope = scope;
+    super(socket, { config, clock, telemetry, sent: nothing, address: "::1", login: undefined });
+    this.#scope = scope;
+  }
+
+  override get scope(): Scope | "none" {
+    return this.#scope;
   }
 }
 
 /** Routes one frame for a connection of some scope, and gives the one error that comes back. */
-async function refusal(scope: Scope, message: object) {
+async function refusal(scope: Scope | "none", message: object) {
   const send = mock((_text: string) => 1);
   const socket: Pick<ServerWebSocket, "remoteAddress" | "send"> = { remoteAddress: "", send };
   // A connection that is refused everything touches nothing else of its socket or its surroundings.
-  const context = { connection: new ScopedConnection(scope, socket as never), clock, telemetry };
-  await route(JSON.stringify(message), context as RouteContext);
+  const connection = new ScopedConnection(scope, socket as never);
+  const context = { connection, clock, telemetry, audit: nothing };
+  await route(JSON.stringify(message), context as unknown as RouteContext);
   expect(send).toHaveBeenCalledTimes(1);
   const { type, data } = JSON.parse(String(send.mock.calls[0]?.[0]));
   expect(type).toBe("error");
@@ -69,3 +70,29 @@ test.each(types)(
     );
   },
 );
+
+test.each(types)("%s is UNAUTHORIZED to who has not logged in, whatever its data", async (type) => {
+  const messages = [
+    { type },
+    { type, data: "text" },
+    { type, project_id: 1 },
+    { type, project_id: "p", data: { nonsense: 1 } },
+  ];
+  const codes = await Promise.all(messages.map(async (it) => (await refusal("none", it)).code));
+  const anybody = clientMessages[type].scope === "none";
+  expect(new Set(codes)).toEqual(new Set([anybody ? "INVALID_MESSAGE" : "UNAUTHORIZED"]));
+});
+
+test.each(
+  Object.entries(clientMessages).flatMap(([type, row]) =>
+    "fields" in row
+      ? Object.entries(row.fields).map(([field, scope]) => ({ type, field, scope }))
+      : [],
+  ),
+)("$type with $field is FORBIDDEN below the scope $scope", async ({ type, field, scope }) => {
+  const message = { type, project_id: "p", data: { [field]: "something", nonsense: 1 } };
+  for (const lower of scopes.filter((other) => rank[other] < rank[scope]))
+    // oxlint-disable-next-line no-await-in-loop -- one after the other reads better
+    expect((await refusal(lower, message)).code).toBe("FORBIDDEN");
+  expect((await refusal(scope, message)).code).toBe("INVALID_MESSAGE");
+});

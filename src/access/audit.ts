@@ -9,6 +9,7 @@ import {
   writeSync,
 } from "node:fs";
 import { join } from "node:path";
+import { plain } from "../adapters/logger.ts";
 import type { Clock, Telemetry } from "../core/ports.ts";
 
 /** What is worth a line in the audit log. */
@@ -18,9 +19,8 @@ export type AuditEvent =
   | "login"
   | "login_failed"
   | "paired"
-  | "pairing_failed"
   | "token_issued"
-  | "key_imported"
+  | "key_added"
   | "key_removed"
   | "device_renamed"
   | "device_revoked"
@@ -30,9 +30,6 @@ export type AuditEvent =
   | "execution"
   | "permission"
   | "refusal";
-
-/** Controls, bidi marks and line separators: they would let a value forge or hide log text. */
-const deceptive = /[\u007f-\u009f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]/g;
 
 /**
  * Who came in and what was done, one JSON object a line, beside the server's own log. Fields hold
@@ -65,7 +62,7 @@ export class AuditLog implements Disposable {
   record(event: AuditEvent, fields: Readonly<Record<string, unknown>> = {}): void {
     const head = { timestamp: this.#clock.now().toISOString(), event };
     this.#log("info", `audit: ${event}`, fields);
-    const line = escape(JSON.stringify({ ...head, ...fields, ...head }));
+    const line = plain(JSON.stringify({ ...head, ...fields, ...head }));
     try {
       this.#append(`${this.#torn ? "\n" : ""}${line}\n`);
     } catch (cause) {
@@ -120,11 +117,4 @@ export class AuditLog implements Disposable {
       path = `${stem}_${String(count).padStart(2, "0")}.jsonl`;
     return path;
   }
-}
-
-function escape(line: string): string {
-  return line.replaceAll(
-    deceptive,
-    (character) => `\\u${(character.codePointAt(0) ?? 0).toString(16).padStart(4, "0")}`,
-  );
 }

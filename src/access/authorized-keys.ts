@@ -24,6 +24,7 @@ export class AuthorizedKeys {
   readonly #clock: Clock;
   readonly #log: Telemetry["log"];
   readonly #files: readonly LoadedFile[];
+  readonly #added: (key: AuthorizedKey, path: string) => void;
   #byFingerprint = new Map<string, AuthorizedKey[]>();
   #checkedAt = Number.NEGATIVE_INFINITY;
 
@@ -31,11 +32,14 @@ export class AuthorizedKeys {
     readonly files: readonly KeyFile[];
     readonly clock: Clock;
     readonly log: Telemetry["log"];
+    /** Called for each key that was not there before; not for those at the start. */
+    readonly added?: (key: AuthorizedKey, path: string) => void;
   }) {
     this.#clock = options.clock;
     this.#log = options.log;
+    this.#added = options.added ?? (() => undefined);
     this.#files = options.files.map((file) => ({ ...file, version: undefined, keys: [] }));
-    this.#refresh();
+    this.refresh();
   }
 
   /**
@@ -43,27 +47,39 @@ export class AuthorizedKeys {
    * asks has hashed what a stranger offered, and parsed nothing of it.
    */
   find(keyFingerprint: string, visit: Visit): AuthorizedKey | undefined {
-    this.#refresh();
+    this.refresh();
     return this.#byFingerprint.get(keyFingerprint)?.find((key) => allows(key, visit));
   }
 
   /** All keys, each once, whatever their conditions. */
   all(): readonly AuthorizedKey[] {
-    this.#refresh();
+    this.refresh();
     return [...this.#byFingerprint.values()].flatMap(([key]) => (key ? [key] : []));
   }
 
-  #refresh(): void {
+  /** Every line that holds a key, with the file that it is in. */
+  lines(): readonly { readonly path: string; readonly key: AuthorizedKey }[] {
+    this.refresh();
+    return this.#files.flatMap(({ path, keys }) => keys.map((key) => ({ path, key })));
+  }
+
+  /** Looks at the files again if the last look was a while ago, or at once. */
+  refresh({ atOnce = false }: { atOnce?: boolean } = {}): void {
     const now = this.#clock.monotonic();
-    if (now - this.#checkedAt < refreshMs) return;
+    if (!atOnce && now - this.#checkedAt < refreshMs) return;
+    const first = this.#checkedAt === Number.NEGATIVE_INFINITY;
     this.#checkedAt = now;
     const changed = this.#files.filter((file) => file.version !== currentVersion(file.path));
     if (changed.length === 0) return;
     for (const file of changed) this.#load(file);
+    const before = this.#byFingerprint;
     this.#byFingerprint = Map.groupBy(
       this.#files.flatMap(({ keys }) => keys),
       (key) => key.fingerprint,
     );
+    if (first) return;
+    for (const { path, keys } of changed)
+      for (const key of keys) if (!before.has(key.fingerprint)) this.#added(key, path);
   }
 
   /** Of a file that cannot be used nothing counts, not even what it said before. */

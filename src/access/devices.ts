@@ -1,18 +1,16 @@
 import { randomUUID } from "node:crypto";
 import { join } from "node:path";
 import * as v from "valibot";
-import type { Scope } from "../contract/messages.ts";
+import { deviceKinds, scopes } from "../contract/messages.ts";
 import type { Clock, Telemetry } from "../core/ports.ts";
 import { StateFile } from "./state-file.ts";
 
-const scopes = ["read", "approve", "full"] as const satisfies readonly Scope[];
-const kinds = ["ssh", "paired", "token"] as const;
 const nullable = v.nullable(v.string());
 const device = v.object({
   id: v.string(),
   name: v.string(),
   scope: v.picklist(scopes),
-  kind: v.picklist(kinds),
+  kind: v.picklist(deviceKinds),
   /** The blob of its public key in base64; null for a token's, which has none. */
   key: nullable,
   created_at: v.pipe(v.string(), v.isoTimestamp()),

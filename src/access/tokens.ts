@@ -49,6 +49,13 @@ export class Tokens implements AsyncDisposable {
 
   /** Makes a token for a device and the key it came with. Of nine live ones the oldest is dropped. */
   async issue(device: string, key: string | null): Promise<{ token: string; expires_at: string }> {
+    const issued = this.grant(device, key);
+    await this.saved();
+    return issued;
+  }
+
+  /** As `issue`, but it holds before it is on the disk. */
+  grant(device: string, key: string | null): { token: string; expires_at: string } {
     const token = `pat_${randomBytes(32).toString("base64url")}`;
     const now = this.#clock.now().toISOString();
     const issued = { hash: digest(token), device, key, created_at: now, used_at: now };
@@ -56,8 +63,13 @@ export class Tokens implements AsyncDisposable {
     this.#grants.set(issued.hash, issued);
     const live = [...this.#grants.values()].filter((entry) => entry.device === device);
     for (const entry of live.slice(0, -maxPerDevice)) this.#forget(entry);
-    await this.#file.save();
+    this.#file.saveLater();
     return { token, expires_at: endOf(issued).toISOString() };
+  }
+
+  /** Resolves once everything is on the disk; rejects with a Fault STORAGE_ERROR. */
+  async saved(): Promise<void> {
+    await this.#file.save();
   }
 
   /**

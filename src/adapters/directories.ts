@@ -1,8 +1,10 @@
 import { accessSync, constants, realpathSync, statSync } from "node:fs";
+import { realpath } from "node:fs/promises";
 import { homedir } from "node:os";
 import { basename, dirname, isAbsolute, join, resolve } from "node:path";
 import { Fault } from "../contract/errors.ts";
 import type { Directories } from "../core/ports.ts";
+import { directoriesAmong, directoriesIn } from "./directory-entries.ts";
 import { systemCode } from "./storage-fault.ts";
 
 interface DirectoryRules {
@@ -14,31 +16,29 @@ interface DirectoryRules {
   readonly environment: Readonly<Record<string, string | undefined>>;
 }
 
+/** Real paths that decide where clients may go. */
+interface Fences {
+  readonly secrets: readonly { readonly folder: string; readonly holding: string }[];
+  readonly roots: readonly string[] | null;
+}
+
 /** Decides which directories an agent may be sent to work in. */
 export function openDirectories(rules: DirectoryRules): Directories {
   const secrets = secretFolders(rules);
-  const refusal = (path: string): string | undefined => {
-    if (path === "/") return "it is the root of the file system";
-    for (const [folder, holding] of secrets) {
-      const secret = realPathOf(folder);
-      if (isWithin(secret, path)) return `it holds ${holding}`;
-      if (isWithin(path, secret)) return `it lies in the folder of ${holding}`;
-    }
-    if (!rules.roots || rules.roots.some((root) => isWithin(path, realPathOf(root)))) {
-      return undefined;
-    }
-    return "it lies outside of the directories that are set as projects.roots";
-  };
+  const { roots, environment } = rules;
+  const home = environment["HOME"] || homedir();
 
   return {
     resolve(given) {
       try {
-        const malformed = malformation(given);
-        if (malformed !== undefined) throw new Refusal(malformed);
+        check(malformation(given));
         const path = realpathSync.native(given);
         const { dev, ino, uid } = enter(path);
-        const refused = refusal(path);
-        if (refused !== undefined) throw new Refusal(refused);
+        const fences = {
+          secrets: secrets.map((secret) => ({ ...secret, folder: realPathOfSync(secret.folder) })),
+          roots: roots && roots.map(realPathOfSync),
+        };
+        check(whyNoProject(path, fences));
         return { path, dev, ino, uid };
       } catch (cause) {
         throw new Fault("INVALID_PATH", `Cannot use ${JSON.stringify(given)}: ${reasonOf(cause)}`);
@@ -53,21 +53,87 @@ export function openDirectories(rules: DirectoryRules): Directories {
         return false;
       }
     },
+    async list(wanted) {
+      const fences = {
+        secrets: await Promise.all(
+          secrets.map(async (secret) => ({ ...secret, folder: await realPathOf(secret.folder) })),
+        ),
+        roots: roots && [...new Set(await Promise.all(roots.map(realPathOf)))],
+      };
+      const given = wanted ?? (fences.roots ? beginningOf(fences.roots) : home);
+      try {
+        check(malformation(given));
+        return await listing(await realpath(given), fences);
+      } catch (cause) {
+        throw new Fault("INVALID_PATH", `Cannot list ${JSON.stringify(given)}: ${reasonOf(cause)}`);
+      }
+    },
   };
+}
+
+/** Where to begin among the roots: in the only one, or above them all. */
+function beginningOf(roots: readonly string[]): string {
+  const [only = "/", ...more] = roots;
+  return more.length === 0 ? only : "/";
+}
+
+/** What a client may see of a directory. Several roots are listed as if they were all that `/` has. */
+async function listing(path: string, fences: Fences): Promise<Listing> {
+  const { roots } = fences;
+  const hidden = (place: string) => whySecret(place, fences) ?? whyOutside(place, fences);
+  if (path === "/" && roots && beginningOf(roots) === "/" && whyOutside(path, fences)) {
+    const entries = await directoriesAmong(roots);
+    return { path, parent: null, entries: entries.filter((entry) => !hidden(entry.path)) };
+  }
+  check(hidden(path));
+  const entries = (await directoriesIn(path)).filter((entry) => !hidden(entry.path));
+  return { path, parent: parentOf(path, fences), entries };
+}
+type Listing = Awaited<ReturnType<Directories["list"]>>;
+
+function parentOf(path: string, fences: Fences): string | null {
+  const parent = dirname(path);
+  if (parent === path) return null;
+  if (!whyOutside(parent, fences)) return parent;
+  return beginningOf(fences.roots ?? []) === "/" ? "/" : null;
+}
+
+function whyNoProject(path: string, fences: Fences): string | undefined {
+  if (path === "/") return "it is the root of the file system";
+  const held = fences.secrets.find(({ folder }) => isWithin(folder, path));
+  if (held) return `it holds ${held.holding}`;
+  return whySecret(path, fences) ?? whyOutside(path, fences);
+}
+
+function whySecret(path: string, { secrets }: Fences): string | undefined {
+  const around = secrets.find(({ folder }) => isWithin(path, folder));
+  return (
+    around && `it ${path === around.folder ? "is" : "lies in"} the folder of ${around.holding}`
+  );
+}
+
+function whyOutside(path: string, { roots }: Fences): string | undefined {
+  if (!roots || roots.some((root) => isWithin(path, root))) return undefined;
+  return "it lies outside of the directories that are set as projects.roots";
 }
 
 /** Why a directory is refused although it could be entered. */
 class Refusal extends Error {}
 
+function check(refusal: string | undefined): void {
+  if (refusal !== undefined) throw new Refusal(refusal);
+}
+
 /** Folders that no project may hold, be, or lie in; what each is there for. */
-function secretFolders({ ownFolders, environment }: DirectoryRules): [string, string][] {
+function secretFolders({ ownFolders, environment }: DirectoryRules): Fences["secrets"] {
   const home = environment["HOME"] || homedir();
   const claude = [join(home, ".claude")];
   if (environment["CLAUDE_CONFIG_DIR"]) claude.push(resolve(environment["CLAUDE_CONFIG_DIR"]));
+  const ssh = { folder: join(home, ".ssh"), holding: "SSH keys" };
   return [
-    ...ownFolders.map((folder): [string, string] => [resolve(folder), "the server's own files"]),
-    ...claude.map((folder): [string, string] => [folder, "the agent's own files"]),
-    [join(home, ".ssh"), "SSH keys"],
+    ...ownFolders.map((folder) => ({ folder: resolve(folder), holding: "the server's own files" })),
+    ...claude.map((folder) => ({ folder, holding: "the agent's own files" })),
+    ssh,
   ];
 }
 
@@ -87,13 +153,23 @@ function enter(path: string): { dev: number; ino: number; uid: number } {
 }
 
 /** Resolves links as far as the path exists, for a folder may be made later. */
-function realPathOf(path: string): string {
+async function realPathOf(path: string): Promise<string> {
   try {
-    return realpathSync.native(path);
+    return await realpath(path);
   } catch {
     // Not there, or not to be entered: then the nearest parent that is decides.
     const parent = dirname(path);
-    return parent === path ? path : join(realPathOf(parent), basename(path));
+    return parent === path ? path : join(await realPathOf(parent), basename(path));
+  }
+}
+
+/** As `realPathOf`. */
+function realPathOfSync(path: string): string {
+  try {
+    return realpathSync.native(path);
+  } catch {
+    const parent = dirname(path);
+    return parent === path ? path : join(realPathOfSync(parent), basename(path));
   }
 }
 
@@ -112,6 +188,7 @@ const reasons: Readonly<Record<string, string>> = {
 
 function reasonOf(cause: unknown): string {
   if (cause instanceof Refusal) return cause.message;
-  const code = systemCode(cause) ?? "unknown error";
+  const code = systemCode(cause);
+  if (code === undefined) throw cause;
   return reasons[code] ?? `it cannot be read (${code})`;
 }

@@ -22,7 +22,7 @@ export function createLogger(
       formatters: { level: (level) => ({ level }) },
       serializers: { error: pino.stdSerializers.err },
     },
-    { write: (line) => write(format(escape(line))) },
+    { write: (line) => write(format(plain(line))) },
   );
   return (level, text, fields) => logger[level](fields ?? {}, text);
 }
@@ -36,7 +36,8 @@ function destination(output: string): (line: string) => void {
   return (line) => void writeSync(file, line);
 }
 
-function escape(line: string): string {
+/** A line in which nothing is left that would show as something else than it is. */
+export function plain(line: string): string {
   return line.replaceAll(
     deceptive,
     (character) => `\\u${(character.codePointAt(0) ?? 0).toString(16).padStart(4, "0")}`,
@@ -48,5 +49,5 @@ function asText(line: string): string {
   const rest = Object.entries(fields).map(([key, value]) => ` ${key}=${JSON.stringify(value)}`);
   // Quoted for its escapes alone: a message that brings its own newline must not make a line.
   const text = JSON.stringify(msg).slice(1, -1);
-  return escape(`${timestamp} ${String(level).padEnd(5)} ${text}${rest.join("")}\n`);
+  return plain(`${timestamp} ${String(level).padEnd(5)} ${text}${rest.join("")}\n`);
 }

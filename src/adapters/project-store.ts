@@ -4,7 +4,7 @@ import { mkdir, open, rename, rm } from "node:fs/promises";
 import { join } from "node:path";
 import * as v from "valibot";
 import { agentOptions, image, model, permissionModes } from "../contract/agent-options.ts";
-import { executionStatuses, projectState } from "../contract/messages.ts";
+import { actor, executionStatuses, projectState } from "../contract/messages.ts";
 import type { ExecutionsFile, ProjectMetadata, ProjectStore, Telemetry } from "../core/ports.ts";
 import { openMessageLog } from "./message-log.ts";
 import { storageFault, systemCode } from "./storage-fault.ts";
@@ -57,7 +57,7 @@ const executionsSchema = v.object({
       prompt: v.string(),
       options: agentOptions,
       images: v.array(image),
-      device: v.nullable(v.string()),
+      device: v.nullable(actor),
       queued_at: v.string(),
     }),
   ),

@@ -23,15 +23,21 @@ const nothing = v.pipe(
   v.nullish(v.strictObject({})),
   v.transform(() => ({})),
 );
-const scopes = ["read", "approve", "full"] as const;
+export const scopes = ["read", "approve", "full"] as const;
 export type Scope = (typeof scopes)[number];
 
-interface ClientRow {
+/** An authorized_keys line or its base64 blob; the longest, of an RSA key of 8192 bits, has 1,500. */
+const publicKey = v.pipe(v.string(), v.nonEmpty(), v.maxLength(8192));
+const signature = v.pipe(v.string(), v.nonEmpty(), v.maxLength(8192));
+
+export interface ClientRow {
   about: string;
   /** Whether the message is about one project, and so must name it. */
   project: boolean;
-  /** The least scope that may send it. */
-  scope: Scope;
+  /** The least scope that may send it; `none` is for who has not authenticated yet. */
+  scope: Scope | "none";
+  /** Fields that need a greater one. */
+  fields?: Readonly<Record<string, Scope>>;
   /** Tokens it takes from the connection's rate limit; 0 is never limited. */
   cost: number;
   reply: string;
@@ -40,6 +46,35 @@ interface ClientRow {
 
 /** What a client may send. */
 export const clientMessages = {
+  auth_response: {
+    about: "Log in with a key that is authorized or paired",
+    project: false,
+    scope: "none",
+    cost: 1,
+    reply: "auth_success",
+    data: v.strictObject({ public_key: publicKey, signature }),
+  },
+  auth_token: {
+    about: "Log in with a token that was given before",
+    project: false,
+    scope: "none",
+    cost: 1,
+    reply: "auth_success",
+    data: v.strictObject({ token: v.pipe(v.string(), v.nonEmpty(), v.maxLength(256)) }),
+  },
+  auth_pair: {
+    about: "Become a device of this server, with a key of its own and the code that it was shown",
+    project: false,
+    scope: "none",
+    cost: 1,
+    reply: "auth_success",
+    data: v.strictObject({
+      public_key: publicKey,
+      name: v.pipe(v.string(), v.nonEmpty(), v.maxLength(256)),
+      signature,
+      mac: v.pipe(v.string(), v.nonEmpty(), v.maxLength(64)),
+    }),
+  },
   project_create: {
     about: "Make a project of a directory",
     project: false,
@@ -154,6 +189,8 @@ export const clientMessages = {
     about: "Answer what the agent asks; the first answer wins",
     project: true,
     scope: "approve",
+    // They decide what runs.
+    fields: { updated_input: "full", remember: "full", message: "full" },
     cost: 0,
     reply: "permission_resolved",
     data: v.strictObject({
@@ -204,6 +241,38 @@ export const clientMessages = {
       }),
       { limit: 1000 },
     ),
+  },
+  directory_list: {
+    about:
+      "List the directories in a directory, to find one for a project; at first the home folder",
+    project: false,
+    scope: "full",
+    cost: 1,
+    reply: "directory_list_response",
+    data: v.nullish(
+      v.strictObject({ path: v.optional(v.pipe(v.string(), v.nonEmpty(), v.maxLength(4096))) }),
+      {},
+    ),
+  },
+  device_list: {
+    about: "List the devices that may come in, oldest first",
+    project: false,
+    scope: "full",
+    cost: 1,
+    reply: "device_list_response",
+    data: nothing,
+  },
+  device_revoke: {
+    about:
+      "Shut a device out: its connections, tokens, queued prompts, and runs unless they are kept",
+    project: false,
+    scope: "full",
+    cost: 1,
+    reply: "device_revoked",
+    data: v.strictObject({
+      device_id: v.pipe(v.string(), v.nonEmpty(), v.maxLength(128)),
+      keep_runs: v.optional(v.boolean(), false),
+    }),
   },
   health: {
     about: "Ask how the server and the agent are",
@@ -259,13 +328,17 @@ export const projectState = v.strictObject({
 });
 export type ProjectState = v.InferOutput<typeof projectState>;
 
+/** Who did something: a device, by the name that it had then. Null without authentication. */
+export const actor = v.strictObject({ id: v.string(), name: v.string() });
+export type Actor = v.InferOutput<typeof actor>;
+
 /** An accepted prompt: `user_message` live, and `client`/`execute` in the history. */
 const prompt = v.strictObject({
   execution_id: uuid,
   prompt: v.string(),
   options: agentOptions,
   images: count,
-  device: v.nullable(v.string()),
+  device: v.nullable(actor),
 });
 export type Prompt = v.InferOutput<typeof prompt>;
 
@@ -288,7 +361,7 @@ export type PermissionRequest = v.InferOutput<typeof permissionRequest>;
 const resolution = v.strictObject({
   permission_id: uuid,
   decision: v.picklist(["allow", "deny", "withdrawn"]),
-  device: v.optional(v.string()),
+  device: v.optional(actor),
   reason: v.optional(v.string()),
 });
 export type Resolution = v.InferOutput<typeof resolution>;
@@ -327,6 +400,19 @@ const session = v.strictObject({
 });
 export type Session = v.InferOutput<typeof session>;
 
+export const deviceKinds = ["ssh", "paired", "token"] as const;
+const deviceSummary = v.strictObject({
+  id: v.string(),
+  name: v.string(),
+  scope: v.picklist(scopes),
+  kind: v.picklist(deviceKinds),
+  created_at: timestamp,
+  last_seen: v.nullable(timestamp),
+  address: v.nullable(v.string()),
+  connected: v.boolean(),
+});
+export type DeviceSummary = v.InferOutput<typeof deviceSummary>;
+
 interface ServerRow {
   about: string;
   /** `event`: logged, numbered, to a project's subscribers. `lobby`: to every client. */
@@ -342,7 +428,22 @@ export const serverMessages = {
     data: v.strictObject({
       protocol: v.literal(protocolVersion),
       server: v.strictObject({ name: v.string(), version: v.string(), id: v.string() }),
-      auth: v.strictObject({ required: v.boolean(), methods: v.array(v.string()) }),
+      auth: v.strictObject({
+        required: v.boolean(),
+        methods: v.array(v.string()),
+        challenge: v.optional(v.string()),
+        expires_at: v.optional(timestamp),
+      }),
+    }),
+  },
+  auth_success: {
+    about: "The client is in, with a token for the next time; `server_mac` answers a pairing",
+    kind: "reply",
+    data: v.strictObject({
+      device: v.strictObject({ id: v.string(), name: v.string(), scope: v.picklist(scopes) }),
+      token: v.string(),
+      expires_at: timestamp,
+      server_mac: v.optional(v.string()),
     }),
   },
   error: {
@@ -402,6 +503,11 @@ export const serverMessages = {
   },
   project_updated: { about: "A project was created or changed", kind: "lobby", data: projectState },
   project_deleted: { about: "A project is gone", kind: "lobby", data: v.strictObject({}) },
+  device_added: {
+    about: "A key, device or token may come in that could not before; to devices of scope full",
+    kind: "lobby",
+    data: deviceSummary,
+  },
   server_stats: {
     about: "Every 10 s",
     kind: "lobby",
@@ -453,6 +559,27 @@ export const serverMessages = {
     about: "The agent's sessions in this directory, newest first",
     kind: "reply",
     data: v.strictObject({ sessions: v.array(session) }),
+  },
+  directory_list_response: {
+    about: "The directories in a directory, by name; hidden ones last",
+    kind: "reply",
+    data: v.strictObject({
+      path: v.string(),
+      parent: v.nullable(v.string()),
+      entries: v.array(
+        v.strictObject({ name: v.string(), path: v.string(), project_id: v.optional(uuid) }),
+      ),
+    }),
+  },
+  device_list_response: {
+    about: "The devices that may come in, oldest first",
+    kind: "reply",
+    data: v.strictObject({ devices: v.array(deviceSummary) }),
+  },
+  device_revoked: {
+    about: "That device is shut out",
+    kind: "reply",
+    data: v.strictObject({ device_id: v.string() }),
   },
   project_left: { about: "Unsubscribed", kind: "reply", data: v.strictObject({}) },
   messages_response: {

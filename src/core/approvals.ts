@@ -1,10 +1,11 @@
 import { Fault } from "../contract/errors.ts";
-import type { PermissionRequest, Resolution } from "../contract/messages.ts";
+import type { Actor, PermissionRequest, Resolution, Scope } from "../contract/messages.ts";
 import { event } from "./feed.ts";
 import type { Ledger } from "./ledger.ts";
 import {
   permissionRequest,
   type PermissionAnswer,
+  refuseBeyond,
   remembered,
   type Remembered,
   toolAnswer,
@@ -19,6 +20,12 @@ interface Pending {
   readonly requestId: string;
   readonly askedAt: number;
   timer?: Disposable;
+}
+
+/** Who answers. */
+export interface Answerer {
+  readonly device: Actor | null;
+  readonly scope: Scope;
 }
 
 const maxOutcomes = 256;
@@ -66,11 +73,12 @@ export class Approvals {
   /** A person answers. The first answer wins; what the person allowed for later comes back. */
   respond(
     answer: PermissionAnswer,
-    device: string | null,
+    { device, scope }: Answerer,
   ): { resolution: Resolution; remembered: Remembered | undefined } {
     const pending = this.#pending.get(answer.permission_id);
     if (!pending) throw this.#missing(answer.permission_id);
     const { request } = pending;
+    refuseBeyond(scope, request, answer);
     const told = toolAnswer(request, answer);
     const resolution = {
       permission_id: request.permission_id,
@@ -118,7 +126,7 @@ export class Approvals {
       project_id: this.#ledger.id,
       permission_id,
       decision,
-      device: resolution.device,
+      device: resolution.device?.id,
       duration_ms: Math.round(waitedMs),
     });
     this.#changed();

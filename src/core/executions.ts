@@ -1,6 +1,6 @@
 import * as v from "valibot";
 import { agentOptions } from "../contract/agent-options.ts";
-import type { ExecutionStatus } from "../contract/messages.ts";
+import { actor, type ExecutionStatus } from "../contract/messages.ts";
 import type { Feed } from "./feed.ts";
 import type { Clock, LogRecord, ProjectStore, QueuedPrompt, Telemetry } from "./ports.ts";
 
@@ -16,7 +16,7 @@ const prompt = v.looseObject({
   prompt: v.string(),
   options: agentOptions,
   images: v.number(),
-  device: v.nullable(v.string()),
+  device: v.nullable(actor),
 });
 const logged = v.variant("type", [
   v.looseObject({ type: v.literal("execute"), data: prompt }),

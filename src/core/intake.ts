@@ -1,6 +1,6 @@
 import type { AgentOptions, Image } from "../contract/agent-options.ts";
 import { Fault } from "../contract/errors.ts";
-import type { ExecutionStatus, ProjectState } from "../contract/messages.ts";
+import type { Actor, ExecutionStatus, ProjectState } from "../contract/messages.ts";
 import { type ResolvedOptions, resolveOptions } from "./agent-request.ts";
 import type { Conversation } from "./conversation.ts";
 import type { Executions } from "./executions.ts";
@@ -15,7 +15,7 @@ export interface ExecuteRequest {
   readonly prompt: string;
   readonly options: AgentOptions;
   readonly images: readonly Image[];
-  readonly device: string | null;
+  readonly device: Actor | null;
   /** Whether the prompt may wait while another runs. */
   readonly queue: boolean;
   /** The client's own name for the request, which makes it safe to send again. */
@@ -77,6 +77,8 @@ export class Intake {
   startQueued(executionId: string, conversation: Conversation): void {
     const entry = this.#executions.queue.find(({ execution_id }) => execution_id === executionId);
     if (!entry) return;
+    if (entry.device && !this.#deps.admits(entry.device.id))
+      return this.cancel(executionId, "its device was revoked");
     let resolved: ResolvedOptions;
     try {
       resolved = this.#resolve(entry.options);
@@ -183,7 +185,7 @@ export class Intake {
       execution_id,
       prompt_length: prompt.length,
       images: images.length,
-      device,
+      device: device?.id ?? null,
     });
     void conversation.hold(run, { text: prompt, images });
     return this.#ledger.snapshot;

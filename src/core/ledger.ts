@@ -173,12 +173,21 @@ export class Ledger {
     return this.#begin(prompt.execution_id, change, {
       lead: [promptEntry(prompt)],
       solicited: true,
+      deviceId: prompt.device?.id ?? null,
     });
   }
 
   /** Logs that the agent has begun a turn by itself, behind `lead`. */
   beginUnsolicited(running: ResolvedOptions, lead: readonly LogEntry[]): Run {
-    return this.#begin(crypto.randomUUID(), { running }, { lead, solicited: false });
+    return this.#begin(
+      crypto.randomUUID(),
+      { running },
+      {
+        lead,
+        solicited: false,
+        deviceId: null,
+      },
+    );
   }
 
   /** Logs the end of a run behind `lead`, which led to it: all of it, or it throws. */
@@ -243,13 +252,14 @@ export class Ledger {
   #begin(
     id: string,
     change: Partial<Status>,
-    { lead, solicited }: { lead: readonly LogEntry[]; solicited: boolean },
+    from: { lead: readonly LogEntry[]; solicited: boolean; deviceId: string | null },
   ): Run {
     const { clock, config, stats } = this.#deps;
     const execution = { id, started_at: clock.now().toISOString() };
+    const { lead, solicited, deviceId } = from;
     this.enter({ ...change, state: "EXECUTING", execution }, lead);
     const limits = { silenceMs: config.executionTimeout, totalMs: config.executionTotalTimeout };
-    const run = new Run({ id, solicited, limits }, clock);
+    const run = new Run({ id, solicited, deviceId, limits }, clock);
     this.#run = run;
     stats.started();
     return run;

@@ -1,7 +1,7 @@
 import * as v from "valibot";
 import { toolRule } from "../contract/agent-options.ts";
 import { Fault } from "../contract/errors.ts";
-import type { ClientMessage, PermissionRequest } from "../contract/messages.ts";
+import type { ClientMessage, PermissionRequest, Scope } from "../contract/messages.ts";
 import type { ToolAnswer, ToolRequest } from "./ports.ts";
 
 export type PermissionAnswer = ClientMessage<"permission_response">["data"];
@@ -45,6 +45,28 @@ export function permissionRequest(
     input: { ...asked.input },
     ...Object.fromEntries(given),
   };
+}
+
+/**
+ * Throws FORBIDDEN for what only the scope full may answer, because it decides what runs and not
+ * only whether: a plan, or words of one's own. The fields that need it are in the message's row.
+ */
+export function refuseBeyond(
+  scope: Scope,
+  request: PermissionRequest,
+  { decision, answers }: PermissionAnswer,
+): void {
+  if (scope === "full" || decision === "deny") return;
+  if (request.kind === "plan")
+    throw new Fault("FORBIDDEN", `Cannot approve a plan: this device has the scope ${scope}`);
+  const offered = offeredLabels(request);
+  for (const [question, given] of Object.entries(answers ?? {}))
+    for (const label of [given].flat())
+      if (!offered.get(question)?.includes(label))
+        throw new Fault(
+          "FORBIDDEN",
+          `Cannot answer with ${quote(label)}: this device has the scope ${scope}, and may only choose what is offered`,
+        );
 }
 
 /** What the agent is told. Throws INVALID_MESSAGE for an answer that does not fit the request. */
@@ -113,6 +135,19 @@ function questions({ input }: PermissionRequest): string[] {
     const parsed = v.safeParse(v.looseObject({ question: v.string() }), item);
     return parsed.success ? [parsed.output.question] : [];
   });
+}
+
+/** What may be chosen, by question. */
+function offeredLabels({ input }: PermissionRequest): Map<string, string[]> {
+  const labelled = v.looseObject({ label: v.string() });
+  const parsed = v.safeParse(
+    v.array(v.looseObject({ question: v.string(), options: v.array(labelled) })),
+    input["questions"],
+  );
+  const asked = parsed.success ? parsed.output : [];
+  return new Map(
+    asked.map(({ question, options }) => [question, options.map(({ label }) => label)]),
+  );
 }
 
 /**

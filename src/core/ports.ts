@@ -5,7 +5,14 @@
 import type { AgentOptions, Image, PermissionMode } from "../contract/agent-options.ts";
 import type { Fault } from "../contract/errors.ts";
 import type { CounterName, GaugeName, HistogramName, Labels } from "../contract/metrics.ts";
-import type { ExecutionStatus, ProjectState, ServerType, Session } from "../contract/messages.ts";
+import type {
+  Actor,
+  ExecutionStatus,
+  ProjectState,
+  ServerData,
+  ServerType,
+  Session,
+} from "../contract/messages.ts";
 
 export interface Clock {
   readonly now: () => Date;
@@ -159,7 +166,7 @@ export interface QueuedPrompt {
   readonly prompt: string;
   readonly options: AgentOptions;
   readonly images: readonly Image[];
-  readonly device: string | null;
+  readonly device: Actor | null;
   readonly queued_at: string;
 }
 
@@ -201,6 +208,8 @@ export interface Directories {
   readonly resolve: (path: string) => Directory;
   /** Whether it is there and the server can enter it. */
   readonly available: (path: string) => boolean;
+  /** The directories in a directory, or where to begin. Rejects with a Fault INVALID_PATH. */
+  readonly list: (path: string | undefined) => Promise<ServerData<"directory_list_response">>;
 }
 
 export interface Disk {

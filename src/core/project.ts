@@ -9,7 +9,7 @@ import type {
 } from "../contract/messages.ts";
 import type { Config } from "../contract/options.ts";
 import { refuseBypass } from "./agent-request.ts";
-import { Approvals } from "./approvals.ts";
+import { type Answerer, Approvals } from "./approvals.ts";
 import { Conversation } from "./conversation.ts";
 import { Executions } from "./executions.ts";
 import { event, type Feed } from "./feed.ts";
@@ -41,6 +41,8 @@ export interface ProjectDeps {
   readonly store: ProjectStore;
   readonly directories: Directories;
   readonly disk: Disk;
+  /** Whether what a device has asked for may still be done. */
+  readonly admits: (deviceId: string) => boolean;
   readonly stats: ExecutionStats;
   readonly queue: Queue;
   readonly warm: Warm;
@@ -183,6 +185,14 @@ export class Project {
     return await run.ended;
   }
 
+  /** Drops what a device has asked for. Resolves once nothing of it is left. */
+  async forsake(deviceId: string, keepRun: boolean): Promise<void> {
+    for (const { execution_id, device } of this.#executions.queue)
+      if (device?.id === deviceId) this.cancelQueued(execution_id, "its device was revoked");
+    const { run } = this.#ledger;
+    if (run?.deviceId === deviceId && !keepRun) await this.kill(false);
+  }
+
   /** Lets the next prompt begin a new conversation; returns the id of the one that is left. */
   newSession(): string | null {
     this.#refuseActive("begin a new session");
@@ -256,8 +266,8 @@ export class Project {
   }
 
   /** A person answers the agent; the first answer wins. */
-  respond(answer: PermissionAnswer, device: string | null): Resolution {
-    const { resolution, remembered } = this.#approvals.respond(answer, device);
+  respond(answer: PermissionAnswer, by: Answerer): Resolution {
+    const { resolution, remembered } = this.#approvals.respond(answer, by);
     if (remembered) {
       const { rules, directories } = this.#ledger.status.remembered;
       this.#ledger.note({

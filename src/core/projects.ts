@@ -98,6 +98,18 @@ export class Projects {
     await this.#deps.store.remove(id);
   }
 
+  /** The project of a directory, if it is one. */
+  at(path: string): Project | undefined {
+    return [...this.#byId.values()].find((project) => project.path === path);
+  }
+
+  /** Cancels a device's queued prompts and, unless they are kept, ends its runs. */
+  async forsake(deviceId: string, keepRuns: boolean): Promise<void> {
+    await Promise.all(
+      Array.from(this.#byId.values(), (project) => project.forsake(deviceId, keepRuns)),
+    );
+  }
+
   /** Whether the server is going down. */
   get draining(): boolean {
     return this.#draining;

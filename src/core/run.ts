@@ -19,6 +19,8 @@ export class Run {
   readonly id: string;
   /** Whether somebody asked for it; the agent begins a turn by itself when a background task ends. */
   readonly solicited: boolean;
+  /** The device that asked for it; null where that is not known. */
+  readonly deviceId: string | null;
   /** A person refused a request and asked the agent to stop: its error is no failure. */
   interrupted = false;
   readonly #limits: Limits;
@@ -34,9 +36,13 @@ export class Run {
   #cause: Cause | undefined;
   #over = false;
 
-  constructor(options: { id: string; solicited: boolean; limits: Limits }, clock: Clock) {
+  constructor(
+    options: { id: string; solicited: boolean; deviceId: string | null; limits: Limits },
+    clock: Clock,
+  ) {
     this.id = options.id;
     this.solicited = options.solicited;
+    this.deviceId = options.deviceId;
     this.#limits = options.limits;
     this.#clock = clock;
     this.#begin = clock.monotonic();

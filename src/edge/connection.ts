@@ -1,6 +1,7 @@
 import type { ServerWebSocket } from "bun";
+import type { Login } from "../access/login.ts";
 import { type CloseCode, closeCodes, Fault } from "../contract/errors.ts";
-import type { Scope, ServerData, ServerType } from "../contract/messages.ts";
+import type { Actor, Scope, ServerData, ServerType } from "../contract/messages.ts";
 import type { Config } from "../contract/options.ts";
 import type { Frame } from "../core/frame.ts";
 import { encode } from "../core/frame.ts";
@@ -19,13 +20,17 @@ export interface ConnectionDeps {
   readonly clock: Clock;
   readonly telemetry: Telemetry;
   readonly sent: (type: ServerType, frames: number) => void;
+  readonly address: string;
+  /** Undefined where nobody needs to log in. */
+  readonly login: Login | undefined;
 }
 
 /** One client: its socket, what it has joined, and how it behaves. */
 export class Connection {
   readonly id = crypto.randomUUID();
   readonly address: string;
-  readonly scope: Scope = "full";
+  readonly connectedAt: string;
+  readonly login: Login | undefined;
   readonly #socket: ServerWebSocket<unknown>;
   readonly #deps: ConnectionDeps;
   readonly #rate: RateLimit;
@@ -41,10 +46,37 @@ export class Connection {
   constructor(socket: ServerWebSocket<unknown>, deps: ConnectionDeps) {
     this.#socket = socket;
     this.#deps = deps;
-    this.address = socket.remoteAddress;
+    this.address = deps.address;
+    this.login = deps.login;
+    this.connectedAt = deps.clock.now().toISOString();
     const { messageRate } = deps.config;
     this.#rate = new RateLimit(deps.clock, messageRate, messageRate * 2);
     this.#heardAt = this.#progressAt = this.#pingedAt = deps.clock.monotonic();
+  }
+
+  /** What it may do now; everything where nobody needs to log in. */
+  get scope(): Scope | "none" {
+    return this.login ? this.login.scope : "full";
+  }
+
+  /** The device behind it; null where nobody needs to log in. */
+  get actor(): Actor | null {
+    return this.login?.actor ?? null;
+  }
+
+  /** Ids of the projects it has joined. */
+  get joined(): readonly string[] {
+    return [...this.#joined].flatMap(([id, { stopped }]) => (stopped ? [] : [id]));
+  }
+
+  /** Whether it was told to go. */
+  get closing(): boolean {
+    return this.#closedAt !== undefined;
+  }
+
+  /** Subscribes to what everybody is told. */
+  enter(topic: string): void {
+    this.#socket.subscribe(topic);
   }
 
   /** Sends a message of this connection's own: a reply, or what follows from one. */
@@ -158,6 +190,8 @@ export class Connection {
       if (now - this.#closedAt > 1_000) this.#socket.terminate();
       return;
     }
+    if (this.login?.overdue) return this.close(4401);
+    if (this.login?.done && !this.login.device) return this.close(4403);
     // A pong waits behind what the client has not read yet, so reading is a sign of life too.
     const alive = Math.max(this.#heardAt, buffered > 0 ? this.#progressAt : 0);
     const overdue = alive < this.#pingedAt && now - this.#pingedAt > pongTimeout;

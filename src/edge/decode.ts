@@ -10,15 +10,15 @@ const maxId = 128;
 /** A frame that is no JSON object: ten of these in a row end a connection. */
 export class Unparsable extends Fault {}
 
+type Fields = Readonly<Record<string, unknown>>;
+
 /** What can be told about a message before its data is looked at. */
 export interface Envelope {
   readonly type: ClientType;
   readonly project_id: string | undefined;
   readonly request_id: string | undefined;
-  readonly data: unknown;
+  readonly data: Fields | null;
 }
-
-type Fields = Readonly<Record<string, unknown>>;
 
 /** Reads a frame as a JSON object, or throws Unparsable. */
 export function parseFrame(frame: string | Buffer): Fields {
@@ -40,13 +40,18 @@ export function requestIdOf({ request_id }: Fields): string | undefined {
   return isShort(request_id) && request_id !== "" ? request_id : undefined;
 }
 
-/** Checks the envelope. `project_id` may stand on top level or inside `data`. */
-export function readEnvelope(frame: Fields): Envelope {
-  const { type, request_id, data = null } = frame;
-  if (request_id !== undefined && requestIdOf(frame) === undefined)
-    throw invalid("request_id", `the request_id is not a string of 1 to ${maxId} characters`);
+/** The type of a message, which says who may send it. */
+export function readType({ type }: Fields): ClientType {
   if (typeof type !== "string") throw invalid("type", "it has no type");
   if (!isKnown(type)) throw invalid("type", `${quote(type.slice(0, 64))} is no message type`);
+  return type;
+}
+
+/** Checks the envelope. `project_id` may stand on top level or inside `data`. */
+export function readEnvelope(type: ClientType, frame: Fields): Envelope {
+  const { request_id, data = null } = frame;
+  if (request_id !== undefined && requestIdOf(frame) === undefined)
+    throw invalid("request_id", `the request_id is not a string of 1 to ${maxId} characters`);
   if (data !== null && !isObject(data)) throw invalid("data", "its data is not an object");
   const { project_id: inner, ...rest } = data ?? {};
   const outer = frame["project_id"];

@@ -1,13 +1,47 @@
-import type { ClientMessage, ClientType, Health } from "../contract/messages.ts";
-import type { ServerData, ServerType } from "../contract/messages.ts";
+import type { Access } from "../access/access.ts";
+import type { AuditEvent } from "../access/audit.ts";
+import type { Identity } from "../access/authentication.ts";
+import { type CloseCode, Fault } from "../contract/errors.ts";
+import type { AgentOptions } from "../contract/agent-options.ts";
+import type {
+  ClientMessage,
+  ClientType,
+  Health,
+  ServerData,
+  ServerType,
+} from "../contract/messages.ts";
+import type { Directories } from "../core/ports.ts";
 import type { Projects } from "../core/projects.ts";
+import { accessHandlers } from "./access-handlers.ts";
 import type { Connection } from "./connection.ts";
+import { messages } from "./page.ts";
+
+/** All who are connected, by their devices. */
+export interface Clients {
+  /** Gives a connection to a device; throws RESOURCE_LIMIT when there are too many. */
+  readonly enter: (connection: Connection, identity: Identity) => void;
+  /** Whether a device is connected. */
+  readonly has: (deviceId: string) => boolean;
+}
 
 export interface HandlerContext {
   readonly connection: Connection;
   readonly projects: Projects;
+  readonly directories: Directories;
+  readonly access: Access;
+  readonly clients: Clients;
+  /** Shuts a device out at once; resolves when that is on the disk and nothing of it runs. */
+  readonly revoke: Revoke;
   readonly health: () => Promise<Health>;
+  /** Notes in the audit log what this connection's device did. */
+  readonly audit: (event: AuditEvent, fields: Readonly<Record<string, unknown>>) => void;
 }
+
+/** `spare` is a connection of the device itself, which still gets its reply. */
+export type Revoke = (
+  deviceId: string,
+  how: { keepRuns: boolean; spare?: Connection },
+) => Promise<void>;
 
 /** The one answer to a request. `after` runs right behind it, before anything else is sent. */
 export type Reply = {
@@ -15,10 +49,12 @@ export type Reply = {
     readonly type: T;
     readonly project_id?: string;
     readonly after?: () => void;
+    /** The connection ends behind this reply. */
+    readonly closes?: CloseCode;
   } & ({ readonly data: ServerData<T> } | { readonly json: string });
 }[ServerType];
 
-type Handlers = {
+export type Handlers = {
   [T in ClientType]: (message: ClientMessage<T>, context: HandlerContext) => Reply | Promise<Reply>;
 };
 
@@ -27,8 +63,11 @@ type Handlers = {
  * What a handler does before its first `await` is done in the order in which the client asked.
  */
 export const handlers: Handlers = {
-  async project_create({ data }, { projects }) {
+  ...accessHandlers,
+
+  async project_create({ data }, { projects, audit }) {
     const project = await projects.create(data.path, data.trusted ?? null);
+    audit("project_created", { project_id: project.id, trusted: data.trusted });
     return { type: "project_state", data: project.snapshot, project_id: project.id };
   },
 
@@ -36,8 +75,9 @@ export const handlers: Handlers = {
     return { type: "project_list_response", json: `{"projects":${projects.list()}}` };
   },
 
-  async project_delete({ project_id }, { projects }) {
+  async project_delete({ project_id }, { projects, audit }) {
     await projects.delete(project_id);
+    audit("project_deleted", { project_id });
     return { type: "project_deleted", data: {} };
   },
 
@@ -68,7 +108,7 @@ export const handlers: Handlers = {
     return { type: "project_left", data: {} };
   },
 
-  async execute({ project_id, data }, { connection, projects }) {
+  async execute({ project_id, data }, { connection, projects, audit }) {
     projects.acceptsWork();
     const project = projects.get(project_id);
     connection.mayJoin(project_id);
@@ -77,13 +117,22 @@ export const handlers: Handlers = {
       prompt,
       options: options ?? {},
       images: images ?? [],
-      device: null,
+      device: connection.actor,
       queue: data.queue,
       execution_id: data.execution_id,
     };
     const accepted = project.execute(request, () => {
       if (connection.hasJoined(project_id)) return;
       connection.join(project, { from: project.feed.lastSeq, deltas: true }).pump();
+    });
+    audit("execution", {
+      project_id,
+      outcome: accepted.kind,
+      execution_id:
+        accepted.kind === "started" ? accepted.state.execution?.id : accepted.execution_id,
+      prompt_length: prompt.length,
+      images: request.images.length,
+      ...weighty(request.options),
     });
     await project.feed.log.sync();
     if (accepted.kind === "started") return { type: "project_state", data: accepted.state };
@@ -101,8 +150,10 @@ export const handlers: Handlers = {
     return { type: "execution_cancelled", data: { execution_id } };
   },
 
-  async project_trust({ project_id, data }, { projects }) {
-    return { type: "project_state", data: await projects.get(project_id).trust(data.trusted) };
+  async project_trust({ project_id, data }, { projects, audit }) {
+    const project = projects.get(project_id);
+    audit("project_trusted", { project_id, trusted: data.trusted });
+    return { type: "project_state", data: await project.trust(data.trusted) };
   },
 
   async agent_set({ project_id, data }, { projects }) {
@@ -116,9 +167,15 @@ export const handlers: Handlers = {
     return { type: "project_state", data: state };
   },
 
-  async permission_response({ project_id, data }, { projects }) {
+  async permission_response({ project_id, data }, { connection, projects, audit }) {
     const project = projects.get(project_id);
-    const resolution = project.respond(data, null);
+    const { actor: device, scope } = connection;
+    // Who may send this has a scope; the type does not know.
+    if (scope === "none") throw new Fault("UNAUTHORIZED");
+    const resolution = project.respond(data, { device, scope });
+    const { permission_id, decision, updated_input, remember = false, interrupt = false } = data;
+    const changed = updated_input !== undefined;
+    audit("permission", { project_id, permission_id, decision, changed, remember, interrupt });
     await (data.remember ? project.saved() : project.feed.log.sync());
     return { type: "permission_resolved", data: resolution };
   },
@@ -148,10 +205,17 @@ export const handlers: Handlers = {
   },
 
   get_messages({ project_id, data }, { projects }) {
-    const { records, hasMore } = projects.get(project_id).feed.log.page(data ?? { limit: 1000 });
-    // The records' own text: what the agent printed passes untouched, and nothing is parsed.
-    const lines = records.map(({ line }) => line).join(",");
-    return { type: "messages_response", json: `{"messages":[${lines}],"has_more":${hasMore}}` };
+    const page = projects.get(project_id).feed.log.page(data ?? { limit: 1000 });
+    return { type: "messages_response", json: messages(page) };
+  },
+
+  async directory_list({ data }, { directories, projects }) {
+    const listing = await directories.list(data?.path);
+    const entries = listing.entries.map((entry) => {
+      const project_id = projects.at(entry.path)?.id;
+      return project_id === undefined ? entry : { ...entry, project_id };
+    });
+    return { type: "directory_list_response", data: { ...listing, entries } };
   },
 
   async health(_, { health }) {
@@ -162,3 +226,17 @@ export const handlers: Handlers = {
     return { type: "pong", data: {} };
   },
 };
+
+/** The options that change what an agent may do, of which some are lists of what people wrote. */
+function weighty(options: AgentOptions): Readonly<Record<string, unknown>> {
+  const { permission_mode, dangerously_skip_permissions, mcp_config } = options;
+  const { allowed_tools, disallowed_tools, add_dirs } = options;
+  return {
+    permission_mode,
+    dangerously_skip_permissions,
+    mcp_config: mcp_config ? true : undefined,
+    allowed_tools: allowed_tools?.length,
+    disallowed_tools: disallowed_tools?.length,
+    add_dirs: add_dirs?.length,
+  };
+}

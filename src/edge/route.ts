@@ -1,6 +1,7 @@
 import { Fault } from "../contract/errors.ts";
 import {
   type ClientMessage,
+  type ClientRow,
   type ClientType,
   clientMessages,
   type Scope,
@@ -13,6 +14,7 @@ import {
   parseFrame,
   readEnvelope,
   readMessage,
+  readType,
   requestIdOf,
   Unparsable,
 } from "./decode.ts";
@@ -23,7 +25,10 @@ export interface RouteContext extends HandlerContext {
   readonly telemetry: Telemetry;
 }
 
-const rank = { read: 0, approve: 1, full: 2 } as const satisfies Record<Scope, number>;
+const rank = { none: 0, read: 1, approve: 2, full: 3 } as const satisfies Record<
+  Scope | "none",
+  number
+>;
 
 /**
  * The whole inbound path: frame, envelope, authority, data, handler, one reply. Every failure
@@ -35,15 +40,22 @@ export async function route(frame: string | Buffer, context: RouteContext): Prom
   let request_id: string | undefined;
   let project_id: string | undefined;
   let type = "unknown";
+  let row: ClientRow | undefined;
   const begin = clock.monotonic();
   try {
     const fields = parse(frame, connection);
     request_id = requestIdOf(fields);
-    const envelope = open(fields, connection);
-    ({ type, project_id } = envelope);
+    const known = identify(fields, connection);
+    type = known;
+    row = clientMessages[known];
     telemetry.count("messages_total", { direction: "in", type });
-    authorize(envelope.type, connection);
+    authenticated(known, connection);
+    const envelope = readEnvelope(known, fields);
+    ({ project_id } = envelope);
+    authorize(envelope, connection);
     const reply = await dispatch(readMessage(envelope), context);
+    // While it was handled its sender may have been shut out; then the answer is not for it.
+    if (reply.closes === undefined) authenticated(known, connection);
     respond(reply, { request_id, project_id }, context);
   } catch (error) {
     if (type === "unknown") telemetry.count("messages_total", { direction: "in", type });
@@ -51,6 +63,10 @@ export async function route(frame: string | Buffer, context: RouteContext): Prom
     telemetry.count("errors_total", { code: fault.code });
     connection.send("error", fault.data, { request_id, project_id });
     telemetry.log("debug", "request refused", { type, code: fault.code, project_id });
+    if (fault.code === "FORBIDDEN")
+      context.audit("refusal", { type, project_id, reason: fault.message });
+    const attempt = row?.scope === "none" && fault.code !== "INVALID_MESSAGE";
+    if (attempt && connection.login?.failed()) connection.close(4401);
   }
   telemetry.log("debug", "request handled", {
     type,
@@ -73,25 +89,37 @@ function parse(frame: string | Buffer, connection: Connection) {
 }
 
 /** What cannot be read costs as much as what can. */
-function open(fields: Readonly<Record<string, unknown>>, connection: Connection): Envelope {
+function identify(fields: Readonly<Record<string, unknown>>, connection: Connection): ClientType {
   let cost = 1;
   try {
-    const envelope = readEnvelope(fields);
-    ({ cost } = clientMessages[envelope.type]);
-    return envelope;
+    const type = readType(fields);
+    ({ cost } = clientMessages[type]);
+    return type;
   } finally {
     if (cost > 0) connection.take(cost);
   }
 }
 
-/** The one place that decides who may send what. */
-function authorize(type: ClientType, { scope }: Connection): void {
-  const needed = clientMessages[type].scope;
-  if (rank[scope] >= rank[needed]) return;
-  throw new Fault(
-    "FORBIDDEN",
-    `Cannot send ${type}: this device has the scope ${scope}, and it needs ${needed}`,
-  );
+/** Whoever has not logged in learns nothing but that. */
+function authenticated(type: ClientType, { scope }: Connection): void {
+  if (scope !== "none" || clientMessages[type].scope === "none") return;
+  throw new Fault("UNAUTHORIZED", "Cannot take the request: log in first");
+}
+
+/** The one place that decides who may send what, by the row of the message and of its fields. */
+function authorize({ type, data }: Envelope, { scope }: Connection): void {
+  const row: ClientRow = clientMessages[type];
+  if (rank[scope] < rank[row.scope])
+    throw new Fault(
+      "FORBIDDEN",
+      `Cannot send ${type}: this device has the scope ${scope}, and it needs ${row.scope}`,
+    );
+  for (const [field, needed] of Object.entries(row.fields ?? {}))
+    if (rank[scope] < rank[needed] && (data?.[field] ?? false) !== false)
+      throw new Fault(
+        "FORBIDDEN",
+        `Cannot send ${type} with ${field}: this device has the scope ${scope}, and it needs ${needed}`,
+      );
 }
 
 function dispatch(message: ClientMessage, context: HandlerContext): Reply | Promise<Reply> {
@@ -109,6 +137,7 @@ function respond(
   const project_id = reply.project_id ?? about.project_id;
   connection.sendFrame(encode(reply.type, json, { ...about, project_id, timestamp }));
   reply.after?.();
+  if (reply.closes !== undefined) connection.close(reply.closes);
 }
 
 function unexpected(error: unknown, request_id: string | undefined, telemetry: Telemetry): Fault {

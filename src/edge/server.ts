@@ -1,28 +1,33 @@
 import type { Server, ServerWebSocket } from "bun";
 import type { Hono } from "hono";
-import { subprotocol } from "../contract/messages.ts";
+import { Admission } from "../access/admission.ts";
+import type { AuditEvent } from "../access/audit.ts";
+import { Login } from "../access/login.ts";
+import { protocolVersion, subprotocol } from "../contract/messages.ts";
 import type { ServerData, ServerType } from "../contract/messages.ts";
 import type { Config } from "../contract/options.ts";
 import type { Clock, Publisher, Telemetry } from "../core/ports.ts";
-import { lobby, type Projects } from "../core/projects.ts";
-import { Admission } from "../access/admission.ts";
 import { RateLimit } from "../core/rate-limit.ts";
+import { version } from "../version.ts";
+import { type ConnectedClients, maxStrangers } from "./clients.ts";
 import { Connection } from "./connection.ts";
 import type { HandlerContext } from "./handlers.ts";
+import type { HttpEnv } from "./http.ts";
 import { route } from "./route.ts";
 
 interface SocketData {
+  /** What the upgrade said: where the client is, and by which name it knows the server. */
+  readonly address: string;
+  readonly audience: string;
   connection?: Connection;
 }
 
-export interface ServeOptions {
+export interface ServeOptions extends Omit<HandlerContext, "connection" | "clients" | "audit"> {
+  readonly clients: ConnectedClients;
   readonly config: Config;
   readonly clock: Clock;
   readonly telemetry: Telemetry;
-  readonly hello: ServerData<"hello">;
-  readonly projects: Projects;
-  readonly health: HandlerContext["health"];
-  readonly http: Hono;
+  readonly http: Hono<HttpEnv>;
 }
 
 /** Why an address cannot be listened on. */
@@ -31,6 +36,8 @@ const refusals: Readonly<Record<string, string>> = {
   EADDRNOTAVAIL: "this machine does not have the address",
   EACCES: "ports below 1024 are not for everybody",
 };
+/** Frames of whoever has not logged in need no more room than a key and a signature. */
+const strangerBytes = 16 * 1024;
 /** The socket's own limit; slow subscribers are served from the log long before. */
 const backpressureBytes = 16 * 1024 * 1024;
 
@@ -39,7 +46,7 @@ export class EdgeServer implements Publisher, AsyncDisposable {
   readonly #options: ServeOptions;
   readonly #server: Server<SocketData>;
   readonly #admission: Admission;
-  readonly #connections = new Set<Connection>();
+  readonly #clients: ConnectedClients;
   /** Frames since the start. */
   readonly traffic = { sent: 0, received: 0 };
   readonly #arrivals = new Map<string, RateLimit>();
@@ -47,9 +54,10 @@ export class EdgeServer implements Publisher, AsyncDisposable {
 
   constructor(options: ServeOptions) {
     this.#options = options;
+    this.#clients = options.clients;
     this.#admission = new Admission({
-      scheme: "http",
-      port: () => this.#server.port ?? 0,
+      scheme: options.config.tlsEnabled ? "https" : "http",
+      port: () => this.port,
       host: options.config.host,
       allowedHosts: options.config.allowedHosts ?? [],
       allowedOrigins: options.config.allowedOrigins ?? [],
@@ -66,8 +74,8 @@ export class EdgeServer implements Publisher, AsyncDisposable {
     return this.#server.url;
   }
 
-  get connections(): number {
-    return this.#connections.size;
+  get port(): number {
+    return this.#server.port ?? 0;
   }
 
   publish(topic: string, type: ServerType, frame: string): void {
@@ -78,17 +86,22 @@ export class EdgeServer implements Publisher, AsyncDisposable {
   /** Stops listening and closes every connection, in order and then by force. */
   async [Symbol.asyncDispose](): Promise<void> {
     clearInterval(this.#liveness);
-    for (const connection of this.#connections) connection.close(1001);
+    for (const connection of this.#clients) connection.close(1001);
     // What was sent last gets a moment to leave; a client that reads nothing does not get more.
     const deadline = performance.now() + 500;
-    while (this.#connections.size > 0 && performance.now() < deadline)
+    while (this.#clients.size > 0 && performance.now() < deadline)
       // oxlint-disable-next-line no-await-in-loop -- waits
       await Bun.sleep(10);
     await this.#server.stop(true);
   }
 
   #listen(): Server<SocketData> {
-    const { host: hostname, port } = this.#options.config;
+    const { config, access } = this.#options;
+    const { host: hostname, port } = config;
+    const { certificate } = access;
+    // Bun takes this number although its types do not have it; as a text it throws.
+    const minVersion = tlsVersions[config.tlsMinVersion];
+    const tls = certificate && { cert: certificate.cert, key: certificate.key, minVersion };
     try {
       return Bun.serve({
         hostname,
@@ -97,6 +110,7 @@ export class EdgeServer implements Publisher, AsyncDisposable {
         // Outside of development Bun lets several servers share a port, and each gets some clients.
         reusePort: false,
         maxRequestBodySize: 64 * 1024,
+        ...(tls && { tls }),
         fetch: (request, server) => this.#fetch(request, server),
         websocket: this.#websocket(),
       });
@@ -114,30 +128,36 @@ export class EdgeServer implements Publisher, AsyncDisposable {
       this.#options.telemetry.count("connections_refused_total", { reason });
       return stranger;
     }
-    if (new URL(request.url).pathname !== "/ws") return this.#options.http.fetch(request);
-    const refusal = this.#refusal(request, server);
+    const peer = server.requestIP(request)?.address ?? "";
+    const address = this.#admission.address(request, peer);
+    if (new URL(request.url).pathname !== "/ws")
+      return this.#options.http.fetch(request, { address });
+    const refusal = this.#refusal(request, address);
     if (refusal) return refusal;
     const offered = protocols(request);
     const headers = offered.includes(subprotocol)
       ? { "sec-websocket-protocol": subprotocol }
       : undefined;
-    const upgraded = server.upgrade(request, { data: {}, ...(headers && { headers }) });
+    const audience = request.headers.get("host") ?? "";
+    const data = { address, audience };
+    const upgraded = server.upgrade(request, { data, ...(headers && { headers }) });
     return upgraded ? undefined : refuse(426, "Cannot serve this: expected a WebSocket upgrade");
   }
 
-  #refusal(request: Request, server: Server<SocketData>): Response | undefined {
+  #refusal(request: Request, address: string): Response | undefined {
     const { config, telemetry } = this.#options;
     const versions = protocols(request).filter((name) => name.startsWith("pocket-agent."));
     if (versions.length > 0 && !versions.includes(subprotocol)) {
       telemetry.count("connections_refused_total", { reason: "protocol" });
       return refuse(400, `Cannot speak any of those versions: served is ${subprotocol}`);
     }
-    const peer = server.requestIP(request)?.address ?? "";
-    if (this.#arrival(this.#admission.address(request, peer)) > 0) {
+    if (this.#arrival(address) > 0) {
       telemetry.count("connections_refused_total", { reason: "rate" });
       return refuse(429, "Cannot connect: too many connections in a short time");
     }
-    if (server.pendingWebSockets < config.maxConnections) return undefined;
+    // Strangers must not take the places of those who may come in; they have some of their own.
+    const places = config.maxConnections + (config.authMode === "none" ? 0 : maxStrangers);
+    if (this.#server.pendingWebSockets < places) return undefined;
     telemetry.count("connections_refused_total", { reason: "limit" });
     return refuse(503, "Cannot connect: limits.max_connections is reached");
   }
@@ -174,31 +194,64 @@ export class EdgeServer implements Publisher, AsyncDisposable {
   }
 
   #open(socket: ServerWebSocket<SocketData>): void {
-    const { config, clock, telemetry, hello } = this.#options;
+    const { config, clock, telemetry } = this.#options;
     const sent = (type: ServerType, frames: number) => this.#sent(type, frames);
-    const connection = new Connection(socket, { config, clock, telemetry, sent });
+    const { address } = socket.data;
+    const login = this.#login(socket.data);
+    const connection = new Connection(socket, { config, clock, telemetry, sent, address, login });
     socket.data.connection = connection;
-    this.#connections.add(connection);
     telemetry.count("connections_total", {});
-    telemetry.gauge("connections_active", {}, this.#connections.size);
-    telemetry.log("info", "connected", { connection: connection.id, address: connection.address });
-    connection.send("hello", hello);
-    socket.subscribe(lobby);
+    telemetry.log("info", "connected", { connection: connection.id, address });
+    connection.send("hello", this.#hello(login));
+    this.#clients.add(connection);
+    telemetry.gauge("connections_active", {}, this.#clients.size);
+  }
+
+  /** Nobody logs in where everybody is the owner. */
+  #login({ address, audience }: SocketData): Login | undefined {
+    const { config, clock, access } = this.#options;
+    if (config.authMode === "none") return undefined;
+    const { authentication, serverId: server } = access;
+    const from = { address, audience, server, timeoutMs: config.authTimeout };
+    return new Login(authentication, from, clock);
+  }
+
+  #hello(login: Login | undefined): ServerData<"hello"> {
+    const { serverId: id } = this.#options.access;
+    return {
+      protocol: protocolVersion,
+      server: { name: "pocket-agent-server", version, id },
+      auth: login
+        ? {
+            required: true,
+            methods: ["ssh", "token", "pair"],
+            challenge: login.visitor.binding.challenge,
+            expires_at: login.expiresAt,
+          }
+        : { required: false, methods: [] },
+    };
   }
 
   #message(connection: Connection | undefined, frame: string | Buffer): void {
     if (!connection) return;
     connection.heard();
     this.traffic.received += 1;
-    void route(frame, { ...this.#options, connection });
+    if (connection.scope === "none" && frame.length > strangerBytes) return connection.close(1009);
+    const audit = (event: AuditEvent, fields: Readonly<Record<string, unknown>>) =>
+      this.#options.access.audit.record(event, {
+        device: connection.login?.deviceId ?? null,
+        address: connection.address,
+        ...fields,
+      });
+    void route(frame, { ...this.#options, connection, audit });
   }
 
   #closed(connection: Connection | undefined, code: number): void {
     if (!connection) return;
     connection[Symbol.dispose]();
-    this.#connections.delete(connection);
+    this.#clients.delete(connection);
     const { telemetry } = this.#options;
-    telemetry.gauge("connections_active", {}, this.#connections.size);
+    telemetry.gauge("connections_active", {}, this.#clients.size);
     telemetry.log("info", "disconnected", { connection: connection.id, code });
   }
 
@@ -209,10 +262,15 @@ export class EdgeServer implements Publisher, AsyncDisposable {
   }
 
   #tick(): void {
-    for (const connection of this.#connections) connection.tick();
+    // A key that somebody has just added is announced without anybody having used it.
+    this.#options.access.keys.refresh();
+    for (const connection of this.#clients) connection.tick();
     for (const [address, rate] of this.#arrivals) if (rate.full) this.#arrivals.delete(address);
   }
 }
+
+/** As the numbers that TLS itself gives them. */
+const tlsVersions = { "1.2": 0x0303, "1.3": 0x0304 } as const;
 
 function protocols(request: Request): string[] {
   const offered = request.headers.get("sec-websocket-protocol") ?? "";

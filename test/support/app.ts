@@ -27,6 +27,14 @@ export interface TestApp extends AsyncDisposable {
   readonly client: () => Promise<Client>;
 }
 
+/** Lets everybody in, for tests of something else than that. */
+export const open = {
+  PA_SERVER_HOST: "127.0.0.1",
+  PA_TLS_ENABLED: "false",
+  PA_AUTH_MODE: "none",
+  PA_INSECURE: "true",
+} as const;
+
 const fakeClaude = join(import.meta.dir, "fake-claude.ts");
 
 /** A real server on a free port, a scratch home, and a fake claude; all gone at scope end. */
@@ -47,6 +55,7 @@ export async function testApp(
   };
   const config = loadConfig([], {
     HOME: home,
+    ...open,
     PA_SERVER_PORT: "0",
     PA_DATA_DIR: dataDir,
     PA_CLAUDE_BINARY: fakeClaude,
@@ -63,6 +72,7 @@ export async function testApp(
       umask: 0o022,
       metrics,
       log,
+      configPaths: [join(home, "config")],
       ...(at?.ladder && { ladder: at.ladder }),
     }),
   );
@@ -80,7 +90,8 @@ export async function testApp(
       await mkdir(path, { recursive: true });
       return path;
     },
-    client: async () => all.use(await Client.connect(app.url)),
+    client: async () =>
+      all.use(await Client.connect(app.url, { ca: app.access.certificate?.cert })),
     [Symbol.asyncDispose]: () => all.disposeAsync(),
   };
 }

@@ -47,11 +47,13 @@ export class Client implements AsyncDisposable {
     socket.addEventListener("message", ({ data }) => this.#receive(String(data)));
   }
 
-  /** Connects, and waits for the first frame. */
-  static async connect(base: URL, protocols?: string[]): Promise<Client> {
-    const client = new Client(
-      new WebSocket(new URL("/ws", base.href.replace("http", "ws")), protocols),
-    );
+  /** Connects, and waits for the first frame. `ca` is the certificate that a server has made. */
+  static async connect(
+    base: URL,
+    { protocols = [], ca }: { protocols?: string[]; ca?: string | undefined } = {},
+  ): Promise<Client> {
+    const url = new URL("/ws", base.href.replace("http", "ws"));
+    const client = new Client(new WebSocket(url, { protocols, ...(ca && { tls: { ca } }) }));
     await client.next("hello");
     return client;
   }

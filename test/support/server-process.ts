@@ -1,4 +1,5 @@
 import { join } from "node:path";
+import { open } from "./app.ts";
 
 const main = join(import.meta.dir, "..", "..", "src", "main.ts");
 const fakeClaude = join(import.meta.dir, "fake-claude.ts");
@@ -20,6 +21,7 @@ export function spawnServer({ home, settings = {}, by = [] }: ProcessOptions) {
       PATH: process.env["PATH"],
       HOME: home,
       FAKE_CLAUDE_LOG: join(home, "agent.jsonl"),
+      ...open,
       PA_SERVER_PORT: "0",
       PA_DATA_DIR: join(home, "data"),
       PA_CLAUDE_BINARY: fakeClaude,

@@ -51,7 +51,7 @@ function flags(name: string, values: readonly string[] | null | undefined): stri
  */
 function closedTo(directory: string): string[] {
   const path = directory.replace(/^\/+|\/+$/g, "").replace(special, "?");
-  return [`Read(//${path}/**)`, `Edit(//${path}/**)`];
+  return ["Read", "Edit"].flatMap((tool) => [`${tool}(//${path})`, `${tool}(//${path}/**)`]);
 }
 
 function mcpConfig(config: AgentRequest["options"]["mcp_config"]): string | null | undefined {

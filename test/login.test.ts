@@ -1,0 +1,351 @@
+import { afterAll, describe, expect, test } from "bun:test";
+import { mkdir } from "node:fs/promises";
+import { join } from "node:path";
+import { loginText } from "../src/access/challenge.ts";
+import type { Scope } from "../src/contract/messages.ts";
+import { clientMessages } from "../src/contract/messages.ts";
+import { scratch, testApp, type TestApp } from "./support/app.ts";
+import type { Client } from "./support/client.ts";
+import { authorize, bindingOf, expectedMac, tryKey, tryPairing } from "./support/log-in.ts";
+import { SshLab } from "./support/ssh-lab.ts";
+
+const lab = new SshLab();
+afterAll(() => lab[Symbol.dispose]());
+const owner = lab.key("ed25519");
+const stranger = lab.key("ed25519");
+
+const secured = { PA_AUTH_MODE: "ssh", PA_TLS_ENABLED: "true", PA_INSECURE: "false" };
+
+/** A server as it is without configuration, which lets the owner's key in. */
+async function lockedApp(settings: Readonly<Record<string, string>> = {}): Promise<TestApp> {
+  await using stack = new AsyncDisposableStack();
+  const home = await scratch(stack);
+  await mkdir(join(home, "data"), { mode: 0o700 });
+  await authorize(join(home, "data"), owner.line);
+  const folder = stack.move();
+  const app = await testApp({ ...secured, ...settings }, { home });
+  const dispose = app[Symbol.asyncDispose];
+  return {
+    ...app,
+    async [Symbol.asyncDispose]() {
+      await dispose();
+      await folder.disposeAsync();
+    },
+  };
+}
+
+/** A new device of some scope, by its token. */
+async function device(app: TestApp, scope: Scope, name: string = scope) {
+  const { devices, tokens } = app.app.access;
+  const { id } = await devices.add({ name, scope, key: null, kind: "token" });
+  return { id, token: (await tokens.issue(id, null)).token };
+}
+
+async function enter(app: TestApp, token: string): Promise<Client> {
+  const client = await app.client();
+  await client.expect("auth_success", "auth_token", { data: { token } });
+  return client;
+}
+
+describe("before the login", () => {
+  test("there is hello, and every message is UNAUTHORIZED without effect", async () => {
+    await using app = await lockedApp({ PA_LIMITS_MESSAGE_RATE: "1000" });
+    const client = await app.client();
+    const others = Object.keys(clientMessages).filter(
+      (type): type is keyof typeof clientMessages => !type.startsWith("auth_"),
+    );
+    for (const type of others)
+      for (const data of [undefined, null, {}, { path: app.home }, "text", 1]) {
+        // oxlint-disable-next-line no-await-in-loop -- in order
+        const reply = await client.ask(type, { project_id: "p", data });
+        expect(reply).toMatchObject({ type: "error", data: { code: "UNAUTHORIZED" } });
+      }
+    expect(client.received.filter(({ type }) => type !== "hello" && type !== "error")).toEqual([]);
+    const inside = await enter(app, (await device(app, "full")).token);
+    const { data } = await inside.expect("project_list_response", "project_list");
+    expect(data.projects).toEqual([]);
+  });
+
+  test("hello says how to log in", async () => {
+    await using app = await lockedApp();
+    const client = await app.client();
+    const again = await app.client();
+    const { challenge } = bindingOf(client);
+    expect(Buffer.from(challenge, "base64")).toHaveLength(32);
+    expect(bindingOf(again).challenge).not.toBe(challenge);
+    expect(client.received[0]?.data).toMatchObject({
+      server: { id: app.app.access.certificate?.fingerprint },
+      auth: { required: true, methods: ["ssh", "token", "pair"] },
+    });
+  });
+
+  test("a client that waits is closed 4401 at auth.timeout, one that logged in is not", async () => {
+    await using app = await lockedApp({ PA_AUTH_TIMEOUT: "300ms" });
+    const inside = await app.client();
+    expect(await tryKey(inside, owner)).toMatchObject({ type: "auth_success" });
+    const waiting = await app.client();
+    expect((await waiting.closed).code).toBe(4401);
+    expect(await inside.ask("ping")).toMatchObject({ type: "pong" });
+  });
+
+  test("a frame over 16 KiB closes 1009, and not after it", async () => {
+    await using app = await lockedApp();
+    const client = await app.client();
+    client.socket.send(JSON.stringify({ type: "auth_token", data: { token: "x".repeat(16_384) } }));
+    expect((await client.closed).code).toBe(1009);
+    const inside = await app.client();
+    await tryKey(inside, owner);
+    const reply = await inside.ask("project_create", { data: { path: "/".repeat(20_000) } });
+    expect(reply).toMatchObject({ type: "error", data: { code: "INVALID_MESSAGE" } });
+  });
+
+  test("the ninth stranger of an address makes the oldest go", async () => {
+    await using app = await lockedApp();
+    const inside = await enter(app, (await device(app, "read")).token);
+    const strangers: Client[] = [];
+    // oxlint-disable-next-line no-await-in-loop -- one after the other
+    for (let count = 0; count < 9; count += 1) strangers.push(await app.client());
+    expect((await strangers[0]?.closed)?.code).toBe(4401);
+    expect(await strangers[1]?.ask("ping")).toMatchObject({ data: { code: "UNAUTHORIZED" } });
+    expect(await inside.ask("ping")).toMatchObject({ type: "pong" });
+  });
+});
+
+describe("a key", () => {
+  test("that is authorized lets in, as a device of its fingerprint with the scope full", async () => {
+    await using app = await lockedApp();
+    const client = await app.client();
+    const { type, data } = await tryKey(client, owner);
+    expect(type).toBe("auth_success");
+    expect(data).toMatchObject({
+      device: { id: owner.fingerprint, name: "a comment", scope: "full" },
+      token: expect.stringMatching(/^pat_/),
+    });
+    const id = await client.create(await app.directory());
+    await client.expect("project_state", "execute", { project_id: id, data: { prompt: "say:a" } });
+    const { data: prompt } = await client.next("user_message");
+    expect(prompt.device).toEqual({ id: owner.fingerprint, name: "a comment" });
+  });
+
+  test("that is not is UNAUTHORIZED, as is a wrong signature; the third closes 4401", async () => {
+    await using app = await lockedApp();
+    const client = await app.client();
+    const other = await app.client();
+    const unknown = await tryKey(client, stranger);
+    const signature = stranger.sign("something else");
+    const wrong = await client.ask("auth_response", {
+      data: { public_key: owner.line, signature },
+    });
+    expect(unknown.data).toEqual(wrong.data);
+    expect(wrong).toMatchObject({ type: "error", data: { code: "UNAUTHORIZED" } });
+    expect(await tryKey(client, stranger)).toMatchObject({ data: { code: "UNAUTHORIZED" } });
+    expect((await client.closed).code).toBe(4401);
+    expect(await tryKey(other, owner)).toMatchObject({ type: "auth_success" });
+  });
+
+  test("'s signature for one connection is none for another", async () => {
+    await using app = await lockedApp();
+    const [first, second] = [await app.client(), await app.client()];
+    const signature = owner.sign(loginText(bindingOf(first)));
+    const data = { public_key: owner.line, signature };
+    expect(await first.ask("auth_response", { data })).toMatchObject({ type: "auth_success" });
+    const replayed = await second.ask("auth_response", { data });
+    expect(replayed).toMatchObject({ type: "error", data: { code: "UNAUTHORIZED" } });
+  });
+
+  test("that its file no longer has ends its connections and tokens", async () => {
+    await using app = await lockedApp();
+    const client = await app.client();
+    const { data } = await tryKey(client, owner);
+    await Bun.write(join(app.dataDir, "authorized_keys"), `${stranger.line}\n`);
+    expect((await client.closed).code).toBe(4403);
+    const later = await app.client();
+    const token = "token" in data ? data.token : "";
+    expect(await later.ask("auth_token", { data: { token } })).toMatchObject({
+      data: { code: "UNAUTHORIZED" },
+    });
+    expect(await tryKey(later, stranger)).toMatchObject({ type: "auth_success" });
+  });
+});
+
+describe("a token", () => {
+  test("lets in again, and is answered with itself", async () => {
+    await using app = await lockedApp();
+    const first = await app.client();
+    const { data } = await tryKey(first, owner);
+    const token = "token" in data ? data.token : "";
+    const second = await app.client();
+    const { data: again } = await second.expect("auth_success", "auth_token", { data: { token } });
+    expect(again).toMatchObject({ token, device: { id: owner.fingerprint } });
+  });
+
+  test("that is none is UNAUTHORIZED", async () => {
+    await using app = await lockedApp();
+    const client = await app.client();
+    const reply = await client.ask("auth_token", { data: { token: `pat_${"A".repeat(43)}` } });
+    expect(reply).toMatchObject({ type: "error", data: { code: "UNAUTHORIZED" } });
+  });
+
+  test("serves requests that were sent right behind it", async () => {
+    await using app = await lockedApp();
+    const { token } = await device(app, "read");
+    const client = await app.client();
+    client.send("auth_token", { data: { token } });
+    expect(await client.ask("project_list")).toMatchObject({ type: "project_list_response" });
+  });
+
+  test("works 16 times at once for a device, and no more", async () => {
+    await using app = await lockedApp();
+    const { token } = await device(app, "read");
+    const clients: Client[] = [];
+    // oxlint-disable-next-line no-await-in-loop -- one after the other
+    for (let count = 0; count < 16; count += 1) clients.push(await enter(app, token));
+    const more = await app.client();
+    expect(await more.ask("auth_token", { data: { token } })).toMatchObject({
+      type: "error",
+      data: { code: "RESOURCE_LIMIT" },
+    });
+    clients[0]?.socket.close();
+    await clients[0]?.closed;
+    expect(await more.ask("auth_token", { data: { token } })).toMatchObject({
+      type: "auth_success",
+    });
+  });
+});
+
+describe("pairing", () => {
+  const phone = lab.key("ecdsa", 256);
+
+  test("makes a device of whoever has the code, tells the others, and it can log in", async () => {
+    await using app = await lockedApp();
+    const watcher = await enter(app, (await device(app, "full")).token);
+    const reader = await enter(app, (await device(app, "read")).token);
+    const { pairing } = app.app.access;
+    const seen: unknown[] = [];
+    const confirm = async (candidate: unknown) => seen.push(candidate) > 0;
+    const { code } = pairing.open({ scope: "approve", confirm, ended: () => undefined });
+    const client = await app.client();
+    const attempt = { key: phone, code, name: "My phone" };
+    const reply = await tryPairing(client, attempt);
+    expect(reply).toMatchObject({
+      type: "auth_success",
+      data: {
+        device: { name: "My phone", scope: "approve" },
+        server_mac: expectedMac(client, attempt),
+      },
+    });
+    expect(seen).toMatchObject([{ name: "My phone", digits: expect.stringMatching(/^\d{6}$/) }]);
+    const { data } = await watcher.next("device_added");
+    expect(data).toMatchObject({ name: "My phone", kind: "paired", scope: "approve" });
+    await reader.ask("ping");
+    expect(reader.received.some(({ type }) => type === "device_added")).toBe(false);
+    const later = await app.client();
+    expect(await tryKey(later, phone)).toMatchObject({
+      type: "auth_success",
+      data: { device: { scope: "approve" } },
+    });
+  });
+
+  test("is refused with a wrong code, without one, and when the terminal says no", async () => {
+    await using app = await lockedApp();
+    const { pairing } = app.app.access;
+    const client = await app.client();
+    const refused = { type: "error", data: { code: "UNAUTHORIZED" } };
+    const code = Buffer.alloc(16);
+    expect(await tryPairing(client, { key: phone, code, name: "p" })).toMatchObject(refused);
+    pairing.open({ scope: "full", confirm: async () => true, ended: () => undefined });
+    expect(await tryPairing(client, { key: phone, code, name: "p" })).toMatchObject(refused);
+    const other = await app.client();
+    const { code: right } = pairing.open({
+      scope: "full",
+      confirm: async () => false,
+      ended: () => undefined,
+    });
+    const declined = await tryPairing(other, { key: phone, code: right, name: "p" });
+    expect(declined).toMatchObject(refused);
+    expect(await tryKey(other, phone)).toMatchObject(refused);
+  });
+});
+
+describe("a scope", () => {
+  test("read may look, and nothing else", async () => {
+    await using app = await lockedApp();
+    const full = await enter(app, (await device(app, "full")).token);
+    const read = await enter(app, (await device(app, "read")).token);
+    const project_id = await full.create(await app.directory());
+    await read.expect("project_joined", "project_join", { project_id });
+    await full.run(project_id, "say:hello");
+    await read.next("agent_message");
+    const data = { prompt: "say:no" };
+    const reply = await read.ask("execute", { project_id, data });
+    expect(reply).toMatchObject({ type: "error", data: { code: "FORBIDDEN" } });
+  });
+});
+
+describe("revoking a device", () => {
+  test("ends its connections, tokens, queued prompts and run", async () => {
+    await using app = await lockedApp();
+    const full = await enter(app, (await device(app, "full", "owner")).token);
+    const { id, token } = await device(app, "full", "lost");
+    const [one, two] = [await enter(app, token), await enter(app, token)];
+    const project_id = await full.create(await app.directory());
+    await full.expect("project_joined", "project_join", { project_id });
+    await one.expect("project_state", "execute", { project_id, data: { prompt: "hang" } });
+    await one.expect("execution_queued", "execute", {
+      project_id,
+      data: { prompt: "say:later", queue: true },
+    });
+    await full.expect("execution_queued", "execute", {
+      project_id,
+      data: { prompt: "say:mine", queue: true },
+    });
+    const reply = await full.expect("device_revoked", "device_revoke", {
+      data: { device_id: id },
+    });
+    expect(reply.data).toEqual({ device_id: id });
+    expect((await one.closed).code).toBe(4403);
+    expect((await two.closed).code).toBe(4403);
+    const cancelled = await full.next("execution_cancelled");
+    expect(cancelled.data.reason).toBe("its device was revoked");
+    const later = await app.client();
+    expect(await later.ask("auth_token", { data: { token } })).toMatchObject({
+      data: { code: "UNAUTHORIZED" },
+    });
+    const { data } = await full.expect("device_list_response", "device_list");
+    expect(data.devices.map(({ name }) => name).toSorted()).toEqual(["a comment", "owner"]);
+  });
+
+  test("spares its run when asked to", async () => {
+    await using app = await lockedApp();
+    const full = await enter(app, (await device(app, "full", "owner")).token);
+    const { id, token } = await device(app, "full", "lost");
+    const lost = await enter(app, token);
+    const project_id = await full.create(await app.directory());
+    await lost.expect("project_state", "execute", { project_id, data: { prompt: "hang" } });
+    await full.expect("device_revoked", "device_revoke", {
+      data: { device_id: id, keep_runs: true },
+    });
+    const { data } = await full.expect("project_list_response", "project_list");
+    expect(data.projects).toMatchObject([{ state: "EXECUTING" }]);
+  });
+
+  test("that asks for it itself is answered first", async () => {
+    await using app = await lockedApp();
+    const { id, token } = await device(app, "full");
+    const client = await enter(app, token);
+    await client.expect("device_revoked", "device_revoke", { data: { device_id: id } });
+    expect((await client.closed).code).toBe(4403);
+  });
+
+  test("that is an authorized key keeps that key out", async () => {
+    await using app = await lockedApp();
+    const full = await enter(app, (await device(app, "full")).token);
+    const client = await app.client();
+    await tryKey(client, owner);
+    const data = { device_id: owner.fingerprint };
+    await full.expect("device_revoked", "device_revoke", { data });
+    expect((await client.closed).code).toBe(4403);
+    const again = await app.client();
+    expect(await tryKey(again, owner)).toMatchObject({ data: { code: "UNAUTHORIZED" } });
+  });
+});

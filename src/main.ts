@@ -1,22 +1,45 @@
 #!/usr/bin/env bun
+import { certs } from "./commands/certs.ts";
+import { type Command, UsageError } from "./commands/command.ts";
+import { devices } from "./commands/devices.ts";
+import { keys } from "./commands/keys.ts";
+import { pair } from "./commands/pair.ts";
 import { serve } from "./commands/serve.ts";
+import { token } from "./commands/token.ts";
 import { ConfigError, help } from "./config.ts";
 import { commit, version } from "./version.ts";
 
+const commands: Readonly<Record<string, Command>> = { serve, pair, token, devices, keys, certs };
+
 /** Not top-level await: `bun build --compile --bytecode` refuses it. */
 async function main(argv: readonly string[]): Promise<number> {
+  const named = argv[0]?.startsWith("-") === false;
+  const [name = "serve", ...rest] = named ? argv : ["serve", ...argv];
+  const command = Object.hasOwn(commands, name) ? commands[name] : undefined;
   if (argv.includes("--help") || argv.includes("-h")) {
-    console.log(help());
+    console.log(named && command ? usage(command) : help(commands));
     return 0;
   }
   if (argv.includes("--version")) {
     console.log(`pocket-agent-server ${version} (${commit}, Bun ${Bun.version})`);
     return 0;
   }
-  const [command, ...rest] = argv[0]?.startsWith("-") === false ? argv : ["serve", ...argv];
-  if (command === "serve") return await serve(rest, process.env);
-  console.error(`Cannot run ${JSON.stringify(command)}: there is no such command; see --help`);
-  return 2;
+  if (command) return await command.run(rest, process.env);
+  throw new UsageError(`Cannot run ${JSON.stringify(name)}: there is no such command; see --help`);
+}
+
+function usage({ about, usage: calls, details }: Command): string {
+  const [first, ...others] = calls.map((words) => `pocket-agent-server ${words}`);
+  return [
+    `${about}.`,
+    "",
+    `Usage: ${first}`,
+    ...others.map((words) => `       ${words}`),
+    "",
+    ...details,
+    "",
+    "Takes the settings of the server too; see --help. --json makes the output JSON.",
+  ].join("\n");
 }
 
 /** Output that is still in a pipe's way would be cut by `process.exit`. */
@@ -26,7 +49,7 @@ const flushed = (stream: NodeJS.WriteStream) =>
 void main(process.argv.slice(2))
   .catch((error: unknown) => {
     console.error(error instanceof Error ? error.message : error);
-    return error instanceof ConfigError ? 2 : 1;
+    return error instanceof ConfigError || error instanceof UsageError ? 2 : 1;
   })
   .then(async (code) => {
     await Promise.race([

@@ -18,14 +18,16 @@ export function typedCode(code: Buffer): string {
 export function pairingUrl(place: {
   readonly host: string;
   readonly port: number;
+  /** Whether TLS is on. */
+  readonly secure: boolean;
   readonly code: Buffer;
   /** Of the server's key. */
   readonly fingerprint: string;
 }): string {
-  const { host, port, code, fingerprint } = place;
+  const { host, port, secure, code, fingerprint } = place;
   const name = isIPv6(host) ? `[${host}]` : host;
   // Encoded, for in a fragment read as a form a plus sign is a space.
-  return `https://${name}:${port}/#pair=${base32(code)}&fp=${encodeURIComponent(fingerprint)}`;
+  return `http${secure ? "s" : ""}://${name}:${port}/#pair=${base32(code)}&fp=${encodeURIComponent(fingerprint)}`;
 }
 
 /** A QR code of letters, for a terminal. */

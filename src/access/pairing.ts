@@ -9,7 +9,7 @@ import {
   pairingText,
   sameSecret,
 } from "./challenge.ts";
-import { isDeviceName } from "./devices.ts";
+import { type Device, isDeviceName } from "./devices.ts";
 import { newPairingCode } from "./pairing-code.ts";
 import { fingerprint, publicKeyBlob } from "./ssh-key.ts";
 import { verifySshSignature } from "./ssh-signature.ts";
@@ -35,19 +35,32 @@ export interface PairingAttempt {
 
 /** How an attempt ended. The reason is for the audit log; all refusals look the same from outside. */
 export type PairingOutcome =
-  | { readonly paired: true; readonly keyBlob: Buffer; readonly scope: Scope; serverMac: string }
+  | {
+      readonly paired: true;
+      readonly keyBlob: Buffer;
+      readonly scope: Scope;
+      readonly serverMac: string;
+      /** Tells whoever offered the code which device it has brought, once that is recorded. */
+      readonly ended: (device: Device) => void;
+    }
   | { readonly paired: false; readonly reason: string };
 
-interface Offer {
-  readonly code: Buffer;
+/** Why a code brought no device. */
+export type PairingEnd = "expired" | "declined" | "replaced" | "closed";
+
+interface Terms {
   readonly scope: Scope;
+  /** Asks whoever sits at the terminal; must settle, also when the terminal goes away. */
   readonly confirm: (candidate: Candidate) => Promise<boolean>;
-  readonly until: number;
-  failures: number;
+  readonly ended: (how: Device | PairingEnd) => void;
+}
+
+interface Offer extends Terms {
+  readonly code: Buffer;
+  readonly timer: Disposable;
 }
 
 const lifetimeMs = 120_000;
-const maxFailures = 5;
 
 /** Lets in one new device: whoever shows that it knows the code, and is confirmed at the terminal. */
 export class Pairing {
@@ -58,21 +71,28 @@ export class Pairing {
     this.#clock = clock;
   }
 
-  /** Makes a code, which replaces the one before. Whoever asked decides about the device it brings. */
-  open(terms: Pick<Offer, "scope" | "confirm">): { code: Buffer; expires: Date } {
+  /**
+   * Makes a code, which replaces the one before. Whoever asked decides about the device it brings,
+   * and forgets the code with `close`, for instance because its terminal went away. Wrong proofs
+   * do not use it up: 128 bits are not guessed, and a stranger must not keep the owner's phone out.
+   */
+  open(terms: Terms): { code: Buffer; expires: Date; close: () => void } {
     const code = newPairingCode();
-    this.#offer = { ...terms, code, until: this.#clock.monotonic() + lifetimeMs, failures: 0 };
-    return { code, expires: new Date(this.#clock.now().getTime() + lifetimeMs) };
-  }
-
-  /** Forgets the code, for instance because the terminal that showed it went away. */
-  close(): void {
-    this.#offer = undefined;
+    const end = (why: PairingEnd) => {
+      if (this.#offer?.code !== code) return;
+      this.#take();
+      terms.ended(why);
+    };
+    this.#take()?.ended("replaced");
+    const timer = this.#clock.after(lifetimeMs, () => end("expired"));
+    this.#offer = { ...terms, code, timer };
+    const expires = new Date(this.#clock.now().getTime() + lifetimeMs);
+    return { code, expires, close: () => end("closed") };
   }
 
   /** Whether a code waits for its device. */
   get isOpen(): boolean {
-    return this.#current() !== undefined;
+    return this.#offer !== undefined;
   }
 
   /**
@@ -80,39 +100,39 @@ export class Pairing {
    * holds its key, and asks the terminal last. The code is used up once the proofs are right.
    */
   async attempt(attempt: PairingAttempt): Promise<PairingOutcome> {
-    const offer = this.#current();
+    const offer = this.#offer;
     if (!offer) return refused("no code is open");
     const { name, binding } = attempt;
     const keyBlob = publicKeyBlob(attempt.publicKey);
-    if (!keyBlob || !isDeviceName(name)) return this.#failed(offer, "the key or name is none");
+    if (!keyBlob || !isDeviceName(name)) return refused("the key or name is none");
     const text = pairingText(binding, { keyBlob, name });
     if (!sameSecret(authenticate(offer.code, text), attempt.mac))
-      return this.#failed(offer, "the code is wrong");
+      return refused("the code is wrong");
     const { signature: armored } = attempt;
     const namespace = namespaces.pairing;
     if (!verifySshSignature({ armored, keyBlob, namespace, message: text }))
-      return this.#failed(offer, "the signature is wrong");
-    this.close();
+      return refused("the signature is wrong");
+    this.#take();
     const confirmed = await offer.confirm({
       name,
       address: attempt.address,
       fingerprint: fingerprint(keyBlob),
       digits: digitsOf(keyBlob),
     });
-    if (!confirmed) return refused("it was declined at the terminal");
+    if (!confirmed) {
+      offer.ended("declined");
+      return refused("it was declined at the terminal");
+    }
     const serverMac = authenticate(offer.code, acknowledgementText(binding, { keyBlob, name }));
-    return { paired: true, keyBlob, scope: offer.scope, serverMac };
+    return { paired: true, keyBlob, scope: offer.scope, serverMac, ended: offer.ended };
   }
 
-  #current(): Offer | undefined {
-    if (this.#offer && this.#clock.monotonic() >= this.#offer.until) this.close();
-    return this.#offer;
-  }
-
-  #failed(offer: Offer, reason: string): PairingOutcome {
-    offer.failures += 1;
-    if (offer.failures >= maxFailures) this.close();
-    return refused(reason);
+  /** Whoever has the offer decides how it ends. */
+  #take(): Offer | undefined {
+    const offer = this.#offer;
+    offer?.timer[Symbol.dispose]();
+    this.#offer = undefined;
+    return offer;
   }
 }
 

@@ -1,0 +1,59 @@
+import { readFileSync } from "node:fs";
+import type { KeySummary } from "../access/administration.ts";
+import { administer, call, type Command, print, UsageError } from "./command.ts";
+import { table } from "./table.ts";
+
+export const keys: Command = {
+  about: "List, import and remove the SSH keys that may log in",
+  usage: ["keys [list]", "keys import FILE", "keys remove FINGERPRINT"],
+  details: [
+    "FILE has public keys, as ~/.ssh/id_ed25519.pub or an authorized_keys file; - is standard",
+    "input. A key has the scope full. FINGERPRINT is as ssh-keygen -l prints it, or its beginning.",
+  ],
+  async run(argv, env) {
+    const from = call(argv, env);
+    const [action = "list", argument, ...more] = from.words;
+    if (action === "list" && argument === undefined) {
+      const result = await administer("keys.list", {}, from);
+      print(from, result, () => list(result.keys));
+    } else if (action === "import" && argument && more.length === 0) {
+      const text = readFileSync(argument === "-" ? 0 : argument, "utf8");
+      const result = await administer("keys.import", { text }, from);
+      print(from, result, () =>
+        [
+          ...result.added.map((key) => `${named(key)} may log in now`),
+          ...result.known.map((key) => `${named(key)} could log in before`),
+        ].join("\n"),
+      );
+    } else if (action === "remove" && argument && more.length === 0) {
+      const result = await administer("keys.remove", { fingerprint: argument }, from);
+      print(from, result, () =>
+        [
+          `${named(result.key)} is shut out`,
+          ...result.left.map((path) => `its line is still in ${path}, and has no effect any more`),
+        ].join("\n"),
+      );
+    } else throw new UsageError("Cannot read the command: see keys --help");
+    return 0;
+  },
+};
+
+const named = ({ fingerprint, comment }: KeySummary): string => `${fingerprint} ${comment}`.trim();
+
+function list(all: readonly KeySummary[]): string {
+  if (all.length === 0) return 'No key may log in; "keys import" lets one in';
+  return table(
+    ["FINGERPRINT", "TYPE", "COMMENT", "CONDITIONS", "FILE"],
+    all.map(({ fingerprint, type, comment, restricted, expires, revoked, file }) => [
+      fingerprint,
+      type,
+      comment,
+      [
+        ...(revoked ? ["revoked"] : []),
+        ...(restricted ? ["from"] : []),
+        ...(expires === null ? [] : [`until ${expires.slice(0, 16)}`]),
+      ].join(", "),
+      file,
+    ]),
+  );
+}

@@ -81,16 +81,18 @@ function checkOrder({ project, records }: Log, anomalies: Anomalies): void {
 function checkPrompts({ project, records }: Log, orders: Orders, anomalies: Anomalies): void {
   const started = new Map<string, number>();
   const queued = new Map<string, number>();
+  const firstStart = new Map<string, string>();
   const taken = new Set<string>();
-  for (const { direction, message } of records) {
+  for (const { direction, timestamp, message } of records) {
     if (message["type"] === "execution_cancelled") taken.add(idOf(message));
     if (message["type"] !== (direction === "client" ? "execute" : "execution_queued")) continue;
     const counts = direction === "client" ? started : queued;
     const id = idOf(message);
     counts.set(id, (counts.get(id) ?? 0) + 1);
+    if (direction === "client" && !firstStart.has(id)) firstStart.set(id, timestamp);
   }
   const known = new Set<string>();
-  for (const { execution_id: id, outcome, round, status } of orders.prompts.filter(
+  for (const { execution_id: id, outcome, round, status, askedAt } of orders.prompts.filter(
     (order) => order.project === project,
   )) {
     known.add(id);
@@ -100,7 +102,10 @@ function checkPrompts({ project, records }: Log, orders: Orders, anomalies: Anom
       anomalies.report("doubled", `${what} is in the log ${starts} times, queued ${waits} times`);
     if (outcome === "acknowledged" && starts + waits === 0)
       anomalies.report("lost", `${what} is not in the log`);
-    if (status !== undefined && (status === "queued") !== (starts === 0 && !taken.has(id)))
+    // One that waited when the server was asked may have had its turn since.
+    const before = askedAt !== undefined && (firstStart.get(id) ?? askedAt) < askedAt;
+    const wrong = status === "queued" ? before || taken.has(id) : starts === 0 && !taken.has(id);
+    if (status !== undefined && wrong)
       anomalies.report("lost", `${what} is ${status}, and was started ${starts} times`);
     if (outcome === "refused" && starts + waits > 0)
       anomalies.report("otherwise wrong", `${what} is in the log all the same`);

@@ -5,8 +5,9 @@ export interface PromptOrder {
   readonly round: number;
   readonly text: string;
   outcome: "unknown" | "acknowledged" | "refused";
-  /** What the server says in the end has become of it, if it was asked. */
+  /** What the server says in the end has become of it, if it was asked, and when that was. */
   status?: string;
+  askedAt?: string;
 }
 
 /** A directory that is, was or may be a project. */

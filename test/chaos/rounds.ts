@@ -209,6 +209,7 @@ export class Chaos implements Disposable {
     for (const order of promised.slice(-rememberedIds)) {
       const { execution_id, text: prompt } = order;
       const data = { prompt, execution_id, queue: true };
+      order.askedAt = new Date().toISOString();
       const reply = await client.ask("execute", { project_id, data });
       if (reply.type === "execution_status") order.status = reply.data.status;
       else this.anomalies.report("lost", `prompt ${execution_id} is not known: ${reply.type}`);

@@ -15,6 +15,8 @@ const settings = {
   PA_SERVER_HOST: "127.0.0.1",
   PA_SERVER_PORT: "0",
   PA_DATA_DIR: join(root, "data"),
+  PA_TLS_ENABLED: "false",
+  PA_AUTH_MODE: "none",
   PA_INSECURE: "true",
   PA_LOG_FORMAT: "json",
 };

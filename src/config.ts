@@ -2,6 +2,7 @@ import { existsSync, readFileSync } from "node:fs";
 import { homedir } from "node:os";
 import { dirname, isAbsolute, join, resolve } from "node:path";
 import * as v from "valibot";
+import { ConfigError, readFlags } from "./arguments.ts";
 import {
   type Config,
   flagOf,
@@ -19,53 +20,8 @@ interface Candidate {
 // The one cast: `options` is a constant, so its keys are exactly its names.
 const names = Object.keys(options) as OptionName[];
 const rows: Readonly<Record<OptionName, OptionRow>> = options;
-
-/** Every problem of a configuration, each with where it came from. */
-export class ConfigError extends Error {
-  override readonly name = "ConfigError";
-
-  constructor(problems: readonly string[]) {
-    super(`Cannot load the configuration:\n  ${problems.join("\n  ")}`);
-  }
-}
-
-/** What a command was called with: its own flags and words, and settings. */
-export interface Arguments {
-  readonly flags: ReadonlyMap<string, string>;
-  readonly words: readonly string[];
-  readonly settings: readonly string[];
-}
-
-/** Tells the flags that a command has of its own, and its words, from settings. */
-export function splitArguments(
-  argv: readonly string[],
-  own: Readonly<Record<string, "switch" | "value">>,
-): Arguments {
-  const flags = new Map<string, string>();
-  const words: string[] = [];
-  const settings: string[] = [];
-  const problems: string[] = [];
-  for (let at = 0; at < argv.length; at += 1) {
-    const argument = argv[at] ?? "";
-    const [, flag = "", given] = /^--([^=]+)(?:=(.*))?$/s.exec(argument) ?? [];
-    const kind = Object.hasOwn(own, flag) ? own[flag] : undefined;
-    if (flag === "") words.push(argument);
-    else if (kind === "switch" && given === undefined) flags.set(flag, "true");
-    else if (kind === "value" && given !== undefined) flags.set(flag, given);
-    else if (kind === "value" && argv[at + 1] !== undefined) flags.set(flag, argv[(at += 1)] ?? "");
-    else if (kind) problems.push(`${argument}: Expected ${kind === "value" ? "a" : "no"} value`);
-    else {
-      settings.push(argument);
-      const next = argv[at + 1];
-      if (given === undefined && takesValue(flag) && next !== undefined) {
-        settings.push(next);
-        at += 1;
-      }
-    }
-  }
-  if (problems.length > 0) throw new ConfigError(problems);
-  return { flags, words, settings };
-}
+/** The source of what nobody has set. */
+const byDefault = "default";
 
 /**
  * Reads flags, environment and file, in this precedence, into one Config. Throws one ConfigError
@@ -77,10 +33,40 @@ export function loadConfig(
   env: Environment,
   { serving = true }: { serving?: boolean } = {},
 ): Config {
+  const { config, found, problems } = read(argv, env);
+  if (problems.length > 0) throw new ConfigError(problems);
+  const dataDir = platformPath(config.dataDir, env);
+  if (serving) problems.push(...refusals(config));
+  const workTree = found.get("dataDir")?.source === byDefault ? workTreeOf(dataDir) : undefined;
+  if (workTree !== undefined)
+    problems.push(
+      `data.dir: the default, ${dataDir}, is inside the git work tree ${workTree}, which could bring its own keys; name it, or another, to use it`,
+    );
+  if (problems.length > 0) throw new ConfigError(problems);
+  return { ...config, dataDir };
+}
+
+/** Every setting as somebody wrote it, and where. Throws as `loadConfig` does for a server. */
+export function settingsOf(
+  argv: readonly string[],
+  env: Environment,
+): { file: string; value: unknown; source: string }[] {
+  const { dataDir } = loadConfig(argv, env);
+  const { found } = read(argv, env);
+  return names.map((name) => {
+    const { source, value } = found.get(name) ?? { source: byDefault, value: null };
+    // What the agent is given may be secret; that it is given is not.
+    const secret = name === "claudeEnv" && value !== null;
+    const shown = secret ? "(set)" : name === "dataDir" ? dataDir : value;
+    return { file: rows[name].file, value: shown, source };
+  });
+}
+
+/** Reads every setting from the first place that has it. */
+function read(argv: readonly string[], env: Environment) {
   const problems: string[] = [];
   const flags = readFlags(argv, problems);
   const file = readFile(flags.get("config") ?? env["PA_CONFIG"], env, problems);
-  const defaults = new Set<string>();
   const known = new Set<string>(names.map((name) => rows[name].file));
   for (const key of file.values.keys())
     if (!known.has(key)) problems.push(`${key} in ${file.path}: unknown setting`);
@@ -88,6 +74,7 @@ export function loadConfig(
   for (const key of Object.keys(env))
     if (key.startsWith("PA_") && !variables.has(key)) problems.push(`${key}: unknown setting`);
 
+  const found = new Map<OptionName, Candidate>();
   const entries = names.map((name) => {
     const row = rows[name];
     const candidates: Candidate[] = [
@@ -95,9 +82,9 @@ export function loadConfig(
       { source: row.env, value: env[row.env] },
       { source: `${row.file} in ${file.path}`, value: file.values.get(row.file) },
     ];
-    const found = candidates.find(({ value }) => value !== undefined);
-    const { source, value } = found ?? { source: "default", value: row.default };
-    if (!found) defaults.add(name);
+    const first = candidates.find(({ value }) => value !== undefined);
+    const { source, value } = first ?? { source: byDefault, value: row.default };
+    found.set(name, { source, value });
     const result = v.safeParse(row.type, value);
     if (!result.success)
       problems.push(`${source}: ${result.issues[0].message}, not ${show(value)}`);
@@ -105,16 +92,7 @@ export function loadConfig(
   });
   // Valid as soon as there are no problems, which is when it is looked at.
   const config: Config = Object.fromEntries(entries);
-  if (problems.length > 0) throw new ConfigError(problems);
-  const dataDir = platformPath(config.dataDir, env);
-  if (serving) problems.push(...refusals(config));
-  const workTree = defaults.has("dataDir") ? workTreeOf(dataDir) : undefined;
-  if (workTree !== undefined)
-    problems.push(
-      `data.dir: the default, ${dataDir}, is inside the git work tree ${workTree}, which could bring its own keys; name it, or another, to use it`,
-    );
-  if (problems.length > 0) throw new ConfigError(problems);
-  return { ...config, dataDir };
+  return { config, found, problems };
 }
 
 /** The platform's folder for settings, and the file that these flags or this environment name. */
@@ -130,8 +108,8 @@ const platformFile = (env: Environment) =>
 export function help(commands: Readonly<Record<string, { readonly about: string }>>): string {
   const flags = names.map((name) => {
     const { env, about, default: value } = rows[name];
-    const unset = value === null ? "" : `, default ${String(value)}`;
-    return `  --${flagOf(name)}\n      ${about} [${env}${unset}]`;
+    const otherwise = value === null ? "" : `, default ${String(value)}`;
+    return `  --${flagOf(name)}\n      ${about} [${env}${otherwise}]`;
   });
   return [
     "Usage: pocket-agent-server [COMMAND] [--config FILE] [--SETTING VALUE]...",
@@ -176,31 +154,6 @@ function workTreeOf(path: string): string | undefined {
   if (existsSync(join(path, ".git"))) return path;
   const parent = dirname(path);
   return parent === path ? undefined : workTreeOf(parent);
-}
-
-function takesValue(flag: string): boolean {
-  const name = names.find((candidate) => flagOf(candidate) === flag);
-  return flag === "config" || (name !== undefined && typeof rows[name].default !== "boolean");
-}
-
-function readFlags(argv: readonly string[], problems: string[]): Map<string, string> {
-  const flags = new Map<string, string>();
-  const booleans = new Set(
-    names.filter((name) => typeof rows[name].default === "boolean").map(flagOf),
-  );
-  const known = new Set(["config", ...names.map(flagOf)]);
-  for (let at = 0; at < argv.length; at += 1) {
-    const argument = argv[at] ?? "";
-    const [, flag = "", given] = /^--([^=]+)(?:=(.*))?$/s.exec(argument) ?? [];
-    const negated = flag.startsWith("no-") && booleans.has(flag.slice(3));
-    if (negated && given === undefined) flags.set(flag.slice(3), "false");
-    else if (!known.has(flag)) problems.push(`${argument}: unknown argument`);
-    else if (given !== undefined) flags.set(flag, given);
-    else if (booleans.has(flag)) flags.set(flag, "true");
-    else if (argv[at + 1] === undefined) problems.push(`${argument}: Expected a value`);
-    else flags.set(flag, argv[(at += 1)] ?? "");
-  }
-  return flags;
 }
 
 function readFile(named: string | undefined, env: Environment, problems: string[]) {

@@ -1,15 +1,30 @@
 #!/usr/bin/env bun
+import { ConfigError } from "./arguments.ts";
+import { backup } from "./commands/backup.ts";
 import { certs } from "./commands/certs.ts";
 import { type Command, UsageError } from "./commands/command.ts";
+import { config } from "./commands/config.ts";
 import { devices } from "./commands/devices.ts";
 import { keys } from "./commands/keys.ts";
 import { pair } from "./commands/pair.ts";
+import { projects } from "./commands/projects.ts";
 import { serve } from "./commands/serve.ts";
 import { token } from "./commands/token.ts";
-import { ConfigError, help } from "./config.ts";
-import { commit, version } from "./version.ts";
+import { version, versionText } from "./commands/version.ts";
+import { help } from "./config.ts";
 
-const commands: Readonly<Record<string, Command>> = { serve, pair, token, devices, keys, certs };
+const commands: Readonly<Record<string, Command>> = {
+  serve,
+  pair,
+  token,
+  devices,
+  keys,
+  certs,
+  projects,
+  backup,
+  config,
+  version,
+};
 
 /** Not top-level await: `bun build --compile --bytecode` refuses it. */
 async function main(argv: readonly string[]): Promise<number> {
@@ -21,7 +36,7 @@ async function main(argv: readonly string[]): Promise<number> {
     return 0;
   }
   if (argv.includes("--version")) {
-    console.log(`pocket-agent-server ${version} (${commit}, Bun ${Bun.version})`);
+    console.log(versionText());
     return 0;
   }
   if (command) return await command.run(rest, process.env);

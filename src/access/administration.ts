@@ -31,7 +31,7 @@ export interface CertificateSummary {
   readonly own: boolean;
 }
 
-interface AdministrationParts {
+export interface AdministrationParts {
   readonly config: Config;
   readonly clock: Clock;
   readonly access: Access;
@@ -55,7 +55,7 @@ export const operations = {
   "certs.show": nothing,
   "certs.renew": nothing,
 } as const;
-export type Operation = keyof typeof operations;
+type Operation = keyof typeof operations;
 type Input<O extends Operation> = v.InferOutput<(typeof operations)[O]>;
 
 /** What is answered. */
@@ -78,18 +78,8 @@ type Handlers = {
   ) => Results[O] | Promise<Results[O]>;
 };
 
-/** Does what the owner of this machine asks for. Rejects with a Fault that says what is wrong. */
-export async function administer<O extends Operation>(
-  operation: O,
-  input: unknown,
-  parts: AdministrationParts,
-): Promise<Results[O]> {
-  const parsed = v.safeParse(operations[operation], input);
-  if (!parsed.success) throw new Fault("INVALID_MESSAGE", parsed.issues[0].message);
-  return await handlers[operation](parsed.output, parts);
-}
-
-const handlers: Handlers = {
+/** How each is done. */
+export const handlers: Handlers = {
   "devices.list"(_, parts) {
     return { devices: admitted(parts.access).map((it) => summary(it, parts.connected(it.id))) };
   },

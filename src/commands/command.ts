@@ -1,12 +1,13 @@
-import { administer as perform, type Operation, type Results } from "../access/administration.ts";
-import { openAccess } from "../access/access.ts";
-import { systemClock as clock } from "../adapters/clock.ts";
 import { controlPath } from "../adapters/control-path.ts";
-import { lockDataDir } from "../adapters/data-lock.ts";
+import { idleRunner } from "../adapters/idle-runner.ts";
+import { Metrics } from "../adapters/metrics.ts";
 import { isAgents } from "../adapters/peer.ts";
-import { type Arguments, loadConfig, splitArguments } from "../config.ts";
+import { type Arguments, splitArguments } from "../arguments.ts";
+import { loadConfig } from "../config.ts";
 import type { Config } from "../contract/options.ts";
 import type { Telemetry } from "../core/ports.ts";
+import { operate, type Operation, type Results } from "../edge/operations.ts";
+import { openData } from "../data.ts";
 import { ControlClient } from "./control-client.ts";
 
 export type Environment = Readonly<Record<string, string | undefined>>;
@@ -59,19 +60,20 @@ export async function administer<O extends Operation>(
   input: object,
   from: Call,
 ): Promise<Results[O]> {
+  const progress = from.json ? () => undefined : showProgress;
   using running = await server(from);
-  if (running) return await running.ask(operation, input);
-  const { config } = from;
+  if (running) return await running.ask(operation, input, progress);
   process.umask(0o077);
-  using locked = new DisposableStack();
-  locked.use(lockDataDir(config.dataDir));
-  await using access = await openAccess(config, { clock, log, announce: () => undefined });
-  const revoke = async (id: string) => {
-    await Promise.all([access.devices.revoke(id), access.tokens.drop(id)]);
-    access.audit.record("device_revoked", { revoked: id });
-  };
-  const parts = { config, clock, access, revoke, connected: () => false };
-  return await perform(operation, input, parts);
+  const { config, env } = from;
+  const runner = idleRunner(env);
+  const around = { env, umask: 0o022, metrics: new Metrics(), log, configPaths: [], runner };
+  await using data = await openData(config, around, { publish: () => undefined });
+  return await operate(operation, input, { ...data, progress });
+}
+
+function showProgress(bytes: number, of: number): void {
+  if (process.stderr.isTTY)
+    console.error(`${(bytes / 1e6).toFixed(0)} of ${(of / 1e6).toFixed(0)} MB`);
 }
 
 /** Prints a result: for programs as it is, for people as `text` says. */

@@ -1,16 +1,17 @@
 import { connect } from "node:net";
 import { createInterface } from "node:readline";
-import type { Operation, Results } from "../access/administration.ts";
 import type { Candidate } from "../access/pairing.ts";
 import type { Scope } from "../contract/messages.ts";
 import type { PairingOffer } from "../access/pairing-offer.ts";
 import type { PairingEnding } from "../edge/control.ts";
+import type { Operation, Results } from "../edge/operations.ts";
 
 interface Message {
   readonly result?: unknown;
   readonly error?: { readonly message: string };
   readonly offer?: PairingOffer;
   readonly candidate?: Candidate;
+  readonly progress?: { readonly bytes: number; readonly of: number };
 }
 
 /** What the terminal does while a device is being paired. */
@@ -47,10 +48,19 @@ export class ControlClient implements Disposable {
   }
 
   /** Asks for one thing, and gives the answer; rejects with the server's own sentence. */
-  async ask<O extends Operation>(operation: O, input: object): Promise<Results[O]> {
+  async ask<O extends Operation>(
+    operation: O,
+    input: object,
+    progress: (bytes: number, of: number) => void = () => undefined,
+  ): Promise<Results[O]> {
     this.#send({ operation, input });
-    // The one cast: the same program wrote it.
-    return (await this.#next()).result as Results[O];
+    for (;;) {
+      // oxlint-disable-next-line no-await-in-loop -- one message follows the other
+      const message = await this.#next();
+      // The one cast: the same program wrote it.
+      if (!message.progress) return message.result as Results[O];
+      progress(message.progress.bytes, message.progress.of);
+    }
   }
 
   /** Has a code made and shown, and resolves when it has brought a device or is over. */

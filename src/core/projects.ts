@@ -12,7 +12,7 @@ import { Warm } from "./warm.ts";
 export const lobby = "lobby";
 
 /** The set of known projects. */
-export class Projects {
+export class Projects implements Iterable<Project> {
   readonly #deps: ProjectDeps;
   readonly #publisher: Publisher;
   readonly #queue: Queue;
@@ -34,6 +34,11 @@ export class Projects {
 
   get size(): number {
     return this.#byId.size;
+  }
+
+  /** Oldest first. */
+  [Symbol.iterator](): Iterator<Project> {
+    return this.#byId.values();
   }
 
   /** Prompts that wait their turn. */

@@ -3,7 +3,6 @@ import { chmodSync, mkdirSync, rmSync, statSync } from "node:fs";
 import { dirname } from "node:path";
 import * as v from "valibot";
 import type { Access } from "../access/access.ts";
-import { administer, type Operation, operations } from "../access/administration.ts";
 import type { Device } from "../access/devices.ts";
 import { pairingOffer } from "../access/pairing-offer.ts";
 import type { Candidate, PairingEnd } from "../access/pairing.ts";
@@ -13,8 +12,10 @@ import { Fault } from "../contract/errors.ts";
 import { type Scope, scopes } from "../contract/messages.ts";
 import type { Config } from "../contract/options.ts";
 import type { Clock, Telemetry } from "../core/ports.ts";
+import type { Projects } from "../core/projects.ts";
 import type { ConnectedClients } from "./clients.ts";
 import type { Revoke } from "./handlers.ts";
+import { operate, type Operation, operations } from "./operations.ts";
 
 /** How a code came to its end: with a device, or why without one. */
 export type PairingEnding =
@@ -27,6 +28,7 @@ interface ControlParts {
   readonly log: Telemetry["log"];
   readonly access: Access;
   readonly clients: ConnectedClients;
+  readonly projects: Projects;
   readonly revoke: Revoke;
   /** Where to listen, and where clients are listened to. */
   readonly path: string;
@@ -59,6 +61,7 @@ const request = v.variant("operation", [
 const confirmation = v.strictObject({ confirm: v.boolean() });
 
 const maxCallers = 32;
+const progressMs = 500;
 const maxLineBytes = 1024 * 1024;
 /** Programs of this machine ask at once. */
 const askWithinMs = 10_000;
@@ -146,18 +149,26 @@ export class Control implements Disposable {
     caller.asked = true;
     const { output } = parsed;
     if (output.operation === "pair") return this.#pair(socket, caller, output.input.scope);
-    void this.#administer(socket, output.operation, output.input);
+    void this.#operate(socket, output.operation, output.input);
   }
 
-  async #administer(
+  async #operate(
     socket: Socket<Caller | undefined>,
     operation: Operation,
     input: unknown,
   ): Promise<void> {
-    const { clients } = this.#parts;
-    const parts = { ...this.#parts, connected: (id: string) => clients.has(id) };
+    const { clients, clock } = this.#parts;
+    let told = clock.monotonic();
+    const progress = (bytes: number, of: number) => {
+      if (clock.monotonic() - told < progressMs) return;
+      told = clock.monotonic();
+      send(socket, { progress: { bytes, of } });
+    };
+    const connected = (id: string) => clients.has(id);
     try {
-      end(socket, { result: await administer(operation, input, parts) });
+      end(socket, {
+        result: await operate(operation, input, { ...this.#parts, connected, progress }),
+      });
     } catch (error) {
       if (!(error instanceof Fault)) this.#parts.log("warn", "a local request failed", { error });
       refuse(socket, error instanceof Error ? error.message : String(error));

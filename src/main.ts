@@ -5,6 +5,7 @@ import { certs } from "./commands/certs.ts";
 import { type Command, UsageError } from "./commands/command.ts";
 import { config } from "./commands/config.ts";
 import { devices } from "./commands/devices.ts";
+import { doctor } from "./commands/doctor.ts";
 import { keys } from "./commands/keys.ts";
 import { pair } from "./commands/pair.ts";
 import { projects } from "./commands/projects.ts";
@@ -22,6 +23,7 @@ const commands: Readonly<Record<string, Command>> = {
   certs,
   projects,
   backup,
+  doctor,
   config,
   version,
 };

@@ -1,5 +1,12 @@
 import { randomUUID } from "node:crypto";
-import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync } from "node:fs";
+import {
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  writeFileSync,
+} from "node:fs";
 import { mkdir, open, rename, rm } from "node:fs/promises";
 import { join } from "node:path";
 import * as v from "valibot";
@@ -132,7 +139,7 @@ function isUnfinished(folder: string): boolean {
 }
 
 /** One project's metadata, or why it cannot be used. The file is left as it is in any case. */
-function readMetadata(projects: string, name: string): ProjectMetadata | string {
+export function readMetadata(projects: string, name: string): ProjectMetadata | string {
   let content: unknown;
   try {
     content = JSON.parse(readFileSync(join(projects, name, "metadata.json"), "utf8"));
@@ -149,6 +156,14 @@ function readMetadata(projects: string, name: string): ProjectMetadata | string 
   }
   if (parsed.output.id !== name) return "its metadata belongs to another project";
   return parsed.output;
+}
+
+/** Writes a project's metadata while no server has it open. */
+export function writeMetadata(projects: string, metadata: ProjectMetadata): void {
+  const path = join(projects, metadata.id, "metadata.json");
+  const text = `${JSON.stringify(metadata, null, 2)}\n`;
+  writeFileSync(`${path}.tmp`, text, { mode: 0o600, flush: true });
+  renameSync(`${path}.tmp`, path);
 }
 
 /** What is known of a project's executions; null if that is nothing. */

@@ -1,7 +1,8 @@
-import { existsSync, readFileSync } from "node:fs";
+import { existsSync } from "node:fs";
 import { homedir } from "node:os";
 import { dirname, isAbsolute, join, resolve } from "node:path";
 import * as v from "valibot";
+import { readOwned } from "./access/owned-file.ts";
 import { ConfigError, readFlags } from "./arguments.ts";
 import {
   type Config,
@@ -161,7 +162,10 @@ function readFile(named: string | undefined, env: Environment, problems: string[
   const values = new Map<string, unknown>();
   if (named === undefined && !existsSync(path)) return { path, values };
   try {
-    flatten(Bun.YAML.parse(readFileSync(path, "utf8")), "", values);
+    // Whoever can write it decides which programs are run.
+    const content = readOwned(path);
+    if (!content) throw new Error("there is no such file");
+    flatten(Bun.YAML.parse(content.toString()), "", values);
   } catch (error) {
     problems.push(`${path}: ${error instanceof Error ? error.message : String(error)}`);
   }

@@ -4,6 +4,7 @@ import "./answers.ts";
 import "./approvals.ts";
 import "./conversations.ts";
 import "./failures.ts";
+import "./hostile.ts";
 import "./interruptions.ts";
 import "./quickstart.ts";
 import "./sessions.ts";

@@ -1,13 +1,23 @@
 /** Tries the compiled server as somebody who downloaded it would: `bun run compile` comes first. */
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "bun:test";
-import { existsSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import {
+  chmodSync,
+  copyFileSync,
+  chownSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { compile, executablePath, hostTarget } from "../../scripts/compile.ts";
 import { version } from "../../src/version.ts";
 
-const executable = executablePath();
 const root = mkdtempSync(join(tmpdir(), "smoke-"));
+/** A copy where everybody can run it, wherever the project lies. */
+const executable = join(root, "pocket-agent");
 const unhardened = join(root, "unhardened");
 const cwd = join(root, "hostile");
 const marker = join(root, "marker");
@@ -24,11 +34,18 @@ const children = new Set<Bun.Subprocess>();
 
 beforeAll(async () => {
   const entry = join(import.meta.dir, "../../src/main.ts");
+  copyFileSync(executablePath(), executable);
   await compile({ entry, outfile: unhardened, target: hostTarget(), hardened: false });
   const preload = `require("node:fs").writeFileSync(${JSON.stringify(marker)}, "")`;
   await Bun.write(join(cwd, "preload.js"), preload);
   writeFileSync(join(cwd, "bunfig.toml"), 'preload = ["./preload.js"]\n');
   writeFileSync(join(cwd, ".env"), "PA_LOG_LEVEL=nonsense\n");
+  // As a cloned repository would bring its own keys and settings.
+  await Bun.write(join(cwd, "data/authorized_keys"), "ssh-ed25519 AAAA x\n");
+  await Bun.write(join(cwd, "authorized_keys"), "ssh-ed25519 AAAA x\n");
+  for (const name of ["config.yaml", "pocket-agent.yaml", "pocket-agent/config.yaml"])
+    await Bun.write(join(cwd, name), "auth: { mode: none }\ninsecure: true\n");
+  await Bun.write(join(cwd, "certs/server.key"), "not a key");
 });
 afterEach(async () => {
   rmSync(marker, { force: true });
@@ -64,8 +81,8 @@ async function run(
 }
 
 /** Serves on a free port; resolves with its address, which it logs, and the rest of its life. */
-async function serve() {
-  const child = start([executable], settings);
+async function serve(env: Record<string, string> = settings, as: readonly string[] = []) {
+  const child = start([...as, executable], env);
   const decoder = new TextDecoder();
   let log = "";
   let address: string | undefined;
@@ -80,7 +97,7 @@ async function serve() {
     }
   }
   reader.releaseLock();
-  return { child, address };
+  return { child, address: address.replace("0.0.0.0", "127.0.0.1"), log };
 }
 
 describe("the compiled server", () => {
@@ -115,6 +132,51 @@ describe("the compiled server", () => {
 
   test("is not changed by what lies where it is started", async () => {
     expect(await run([executable, "--version"])).toMatchObject({ code: 0 });
+    expect(existsSync(marker)).toBe(false);
+  });
+
+  test.if(process.platform === "linux")(
+    "runs as anybody, and shows its environment to no other process of that account",
+    async () => {
+      // Root may see everything, so it becomes somebody else; anybody else stays who they are.
+      const somebody = "65534";
+      const as =
+        process.getuid?.() === 0
+          ? ["setpriv", `--reuid=${somebody}`, `--regid=${somebody}`, "--clear-groups"]
+          : [];
+      const home = join(root, "somebody");
+      mkdirSync(home, { mode: 0o700 });
+      chmodSync(root, 0o755);
+      if (as.length > 0) chownSync(home, Number(somebody), Number(somebody));
+      const env = { HOME: home, PA_SERVER_PORT: "0", SECRET: "hush" };
+      const { child, log } = await serve(env, as);
+      const environ = `/proc/${child.pid}/environ`;
+      const seen = await run([...as, "cat", environ], env);
+      expect(seen).toEqual({ code: 1, output: expect.stringContaining("Permission denied") });
+      // What is not a server does show it: the account could read it.
+      const open = await run([...as, "cat", "/proc/self/environ"], env);
+      expect(open.output).toContain("SECRET=hush");
+      expect(log).not.toContain("prctl failed");
+      const { code, output } = await run([...as, executable, "token", "x"], env);
+      expect({ code, output }).toEqual({ code: 0, output: expect.stringMatching(/^pat_/) });
+      child.kill("SIGTERM");
+      expect(await child.exited).toBe(0);
+    },
+  );
+
+  test("takes no keys, certificates and settings from where it is started", async () => {
+    const { child, address, log } = await serve({ PA_SERVER_PORT: "0" });
+    expect(log).toContain(join(root, "home/.local/share/pocket-agent"));
+    expect(log).not.toContain("authorized keys loaded");
+    const greeting = new WebSocket(`wss://${address}/ws`, { tls: { rejectUnauthorized: false } });
+    const { promise, resolve } = Promise.withResolvers<string>();
+    greeting.onmessage = (event) => resolve(String(event.data));
+    expect(JSON.parse(await promise)).toMatchObject({ data: { auth: { required: true } } });
+    const env = { PA_SERVER_PORT: "0" };
+    const devices = await run([executable, "devices", "--json"], env);
+    expect(devices).toEqual({ code: 0, output: '{\n  "devices": []\n}\n' });
+    child.kill("SIGTERM");
+    expect(await child.exited).toBe(0);
     expect(existsSync(marker)).toBe(false);
   });
 

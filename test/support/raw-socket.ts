@@ -12,6 +12,8 @@ interface RawFrame {
 interface RawOptions {
   readonly path?: string;
   readonly headers?: Readonly<Record<string, string>>;
+  /** The address to come from; every 127.x.y.z is one of this machine's (Linux). */
+  readonly localAddress?: string;
   /** Whether pings are answered. */
   readonly pongs?: boolean;
   /** Takes each frame in the place of `received`, which would keep a whole flood in memory. */
@@ -46,7 +48,9 @@ export class RawSocket implements Disposable {
 
   /** Asks for an upgrade and waits for the answer, whatever it is. */
   static async open(base: URL, options: RawOptions = {}): Promise<RawSocket> {
-    const socket = connect({ host: base.hostname, port: Number(base.port) });
+    const { localAddress } = options;
+    const port = Number(base.port);
+    const socket = connect({ host: base.hostname, port, ...(localAddress && { localAddress }) });
     const raw = new RawSocket(socket, options);
     const headers = {
       Host: base.host,

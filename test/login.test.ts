@@ -349,3 +349,14 @@ describe("revoking a device", () => {
     expect(await tryKey(again, owner)).toMatchObject({ data: { code: "UNAUTHORIZED" } });
   });
 });
+
+test("what somebody is refused all the time is not noted all the time", async () => {
+  await using app = await lockedApp({ PA_LIMITS_MESSAGE_RATE: "1000" });
+  const read = await enter(app, (await device(app, "read")).token);
+  for (let count = 0; count < 100; count += 1)
+    expect(await read.ask("device_list")).toMatchObject({ data: { code: "FORBIDDEN" } });
+  const audit = await Bun.file(join(app.dataDir, "audit.jsonl")).text();
+  const noted = audit.split("\n").filter((line) => line.includes('"refusal"')).length;
+  expect(noted).toBeGreaterThanOrEqual(20);
+  expect(noted).toBeLessThan(50);
+});

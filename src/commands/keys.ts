@@ -38,7 +38,9 @@ export const keys: Command = {
   },
 };
 
-const named = ({ fingerprint, comment }: KeySummary): string => `${fingerprint} ${comment}`.trim();
+/** A comment came from elsewhere, and must not steer the terminal. */
+const named = ({ fingerprint, comment }: KeySummary): string =>
+  `${fingerprint} ${comment.replaceAll(/\p{C}/gu, "?")}`.trim();
 
 function list(all: readonly KeySummary[]): string {
   if (all.length === 0) return 'No key may log in; "keys import" lets one in';

@@ -34,6 +34,8 @@ export class Connection {
   readonly #socket: ServerWebSocket<unknown>;
   readonly #deps: ConnectionDeps;
   readonly #rate: RateLimit;
+  /** Refusals that are worth a line in the audit log; somebody may try all day. */
+  readonly #refusals: RateLimit;
   readonly #joined = new Map<string, Subscription>();
   #unparsable = 0;
   #limited = 0;
@@ -51,6 +53,7 @@ export class Connection {
     this.connectedAt = deps.clock.now().toISOString();
     const { messageRate } = deps.config;
     this.#rate = new RateLimit(deps.clock, messageRate, messageRate * 2);
+    this.#refusals = new RateLimit(deps.clock, 1, 20);
     this.#heardAt = this.#progressAt = this.#pingedAt = deps.clock.monotonic();
   }
 
@@ -155,6 +158,11 @@ export class Connection {
     throw new Fault("RATE_LIMITED", "Cannot take the request: too many in a short time", {
       retry_after_ms: wait,
     });
+  }
+
+  /** Whether a refusal should be noted: not each one of somebody who does not stop. */
+  get notesRefusal(): boolean {
+    return this.#refusals.take() === 0;
   }
 
   /** Counts frames that were no JSON object, in a row. */

@@ -63,7 +63,7 @@ export async function route(frame: string | Buffer, context: RouteContext): Prom
     telemetry.count("errors_total", { code: fault.code });
     connection.send("error", fault.data, { request_id, project_id });
     telemetry.log("debug", "request refused", { type, code: fault.code, project_id });
-    if (fault.code === "FORBIDDEN")
+    if (fault.code === "FORBIDDEN" && connection.notesRefusal)
       context.audit("refusal", { type, project_id, reason: fault.message });
     const attempt = row?.scope === "none" && fault.code !== "INVALID_MESSAGE";
     if (attempt && connection.login?.failed()) connection.close(4401);

@@ -10,6 +10,7 @@ import { keys } from "./commands/keys.ts";
 import { pair } from "./commands/pair.ts";
 import { projects } from "./commands/projects.ts";
 import { serve } from "./commands/serve.ts";
+import { service } from "./commands/service.ts";
 import { token } from "./commands/token.ts";
 import { version, versionText } from "./commands/version.ts";
 import { help } from "./config.ts";
@@ -24,6 +25,7 @@ const commands: Readonly<Record<string, Command>> = {
   projects,
   backup,
   doctor,
+  service,
   config,
   version,
 };

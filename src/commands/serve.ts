@@ -1,5 +1,6 @@
 import { createLogger } from "../adapters/logger.ts";
 import { Metrics } from "../adapters/metrics.ts";
+import { Notifier } from "../adapters/notify.ts";
 import { forbidInspection } from "../adapters/peer.ts";
 import { start } from "../app.ts";
 import { configPaths, isLoopback, loadConfig } from "../config.ts";
@@ -48,6 +49,7 @@ async function run(argv: readonly string[], env: Environment): Promise<number> {
       else again();
     });
 
+  using manager = new Notifier(env);
   const app = await start(config, {
     env,
     umask,
@@ -63,7 +65,9 @@ async function run(argv: readonly string[], env: Environment): Promise<number> {
   });
   if (app.access.authentication.isVacant && config.authMode !== "none")
     void welcome(app.controlPath, log);
+  manager.ready(`Listening on ${app.url.href}`);
   const reason = await signalled;
+  manager.stopping(reason);
   const stopped = app.drain(reason).then(() => app[Symbol.asyncDispose]());
   const abandoned = impatient.then(() => Promise.race([app.abandon(), Bun.sleep(abandonMs)]));
   const code = await Promise.race([stopped.then(() => 0), abandoned.then(() => 1)]);

@@ -10,6 +10,10 @@ const removedNames: ReadonlySet<string> = new Set([
   "CLAUDE_CODE_CHILD_SESSION",
   "CLAUDE_CODE_SESSION_ID",
   "CLAUDE_CODE_ENTRYPOINT",
+  // The service manager's, who must hear of this server from nobody else.
+  "NOTIFY_SOCKET",
+  "WATCHDOG_PID",
+  "WATCHDOG_USEC",
   markerName,
 ]);
 const removedPrefixes = ["PA_", "BUN_", "LD_", "DYLD_"];

@@ -52,7 +52,12 @@ export async function compile({ entry, outfile, target, hardened = true }: Build
     minify: true,
     // Embedded, so that stack traces name source lines.
     sourcemap: "linked",
-    define: { BUILD_COMMIT: JSON.stringify(commit()) },
+    define: {
+      BUILD_COMMIT: JSON.stringify(commit()),
+      // Bun writes down where a package lay when it was built, and each builder builds elsewhere.
+      __dirname: '"/pocket-agent"',
+      __filename: '"/pocket-agent/module.js"',
+    },
   });
   rmSync(`${outfile}.map`, { force: true });
   if (target.startsWith("darwin")) sign(outfile, target);

@@ -4,9 +4,12 @@ import {
   chmodSync,
   copyFileSync,
   chownSync,
+  cpSync,
   existsSync,
   mkdirSync,
   mkdtempSync,
+  readdirSync,
+  readFileSync,
   rmSync,
   writeFileSync,
 } from "node:fs";
@@ -164,6 +167,31 @@ describe("the compiled server", () => {
     },
   );
 
+  test("has the same bytes wherever it is built", async () => {
+    const project = join(import.meta.dir, "../..");
+    const build = async (folder: string) => {
+      for (const name of ["package.json", "bun.lock", "bunfig.toml", "tsconfig.json"])
+        await Bun.write(join(folder, name), Bun.file(join(project, name)));
+      for (const name of ["src", "scripts"])
+        cpSync(join(project, name), join(folder, name), { recursive: true });
+      const bun = async (...argv: string[]) => {
+        const child = Bun.spawn([process.execPath, ...argv], {
+          cwd: folder,
+          stdout: "ignore",
+          stderr: "pipe",
+        });
+        const errors = await child.stderr.text();
+        if ((await child.exited) !== 0) throw new Error(errors);
+      };
+      await bun("install", "--frozen-lockfile", "--production");
+      await bun("scripts/compile.ts");
+      const outfile = join(folder, "dist", `pocket-agent-${hostTarget()}`);
+      return new Bun.CryptoHasher("sha256").update(readFileSync(outfile)).digest("hex");
+    };
+    const here = await build(join(root, "here"));
+    expect(await build(join(root, "quite", "elsewhere"))).toBe(here);
+  }, 60_000);
+
   test("takes no keys, certificates and settings from where it is started", async () => {
     const { child, address, log } = await serve({ PA_SERVER_PORT: "0" });
     expect(log).toContain(join(root, "home/.local/share/pocket-agent"));
@@ -185,5 +213,58 @@ describe("the compiled server", () => {
     expect(existsSync(marker)).toBe(true);
     // The level of logging in .env is one that no server accepts.
     expect(await run([unhardened], settings)).not.toMatchObject({ code: 0 });
+  });
+});
+
+describe("scripts/install.sh", () => {
+  const script = join(import.meta.dir, "../../scripts/install.sh");
+  const install = async (from: string, folder: string) => {
+    const child = Bun.spawn(["sh", script, from, folder], {
+      env: { PATH: "/usr/bin:/bin", HOME: root },
+      stdout: "pipe",
+      stderr: "pipe",
+    });
+    const [code, out, err] = await Promise.all([
+      child.exited,
+      child.stdout.text(),
+      child.stderr.text(),
+    ]);
+    return { code, out, err };
+  };
+  const name = `pocket-agent-${hostTarget()}`;
+  const offer = async (folder: string, sum?: string) => {
+    const bytes = readFileSync(executable);
+    const real = new Bun.CryptoHasher("sha256").update(bytes).digest("hex");
+    await Bun.write(join(folder, name), bytes);
+    await Bun.write(join(folder, "SHA256SUMS"), `${sum ?? real}  ${name}\n`);
+  };
+
+  test("installs what it has verified, from a folder or an address, also over an older one", async () => {
+    const from = join(root, "release");
+    await offer(from);
+    const to = join(root, "bin");
+    expect(await install(from, to)).toMatchObject({ code: 0, err: "" });
+    using site = Bun.serve({
+      port: 0,
+      hostname: "127.0.0.1",
+      fetch: ({ url }) => new Response(Bun.file(join(from, new URL(url).pathname))),
+    });
+    expect(await install(site.url.href, to)).toMatchObject({ code: 0, err: "" });
+    expect(readdirSync(to)).toEqual(["pocket-agent-server"]);
+    const { output } = await run([join(to, "pocket-agent-server"), "--version"]);
+    expect(output).toContain(version);
+  });
+
+  test("changes nothing when the checksum is another, or something is missing", async () => {
+    const to = join(root, "bin2");
+    const from = join(root, "forged");
+    await offer(from, "0".repeat(64));
+    expect(await install(from, to)).toMatchObject({
+      code: 1,
+      err: expect.stringContaining("checksum"),
+    });
+    expect(await install(join(root, "nowhere"), to)).toMatchObject({ code: 1 });
+    expect(await install("http://127.0.0.1:1", to)).toMatchObject({ code: 1 });
+    expect(existsSync(to)).toBe(false);
   });
 });

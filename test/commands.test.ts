@@ -309,6 +309,35 @@ describe("an agent", () => {
   });
 });
 
+/** A socket that a child connects, which is gone before the server looks who it was. */
+const gone = (path: string, pid: number) => `
+import os, signal, socket
+s = socket.socket(socket.AF_UNIX)
+os.kill(${pid}, signal.SIGSTOP)
+child = os.fork()
+if child == 0:
+    s.connect(${JSON.stringify(path)})
+    os._exit(0)
+os.waitpid(child, 0)
+os.kill(${pid}, signal.SIGCONT)
+s.sendall(b'{"operation":"devices.list","input":{}}\\n')
+print(s.recv(4096).decode())
+`;
+const ask = async (script: string) => {
+  const child = Bun.spawn(["python3", "-c", script], { stdout: "pipe" });
+  return JSON.parse(await child.stdout.text());
+};
+
+describe("who hides behind somebody else", () => {
+  const refusal = { error: { message: expect.stringContaining("for an agent") } };
+
+  test("a caller that is gone when it is looked at is refused", async () => {
+    await using machine = await Machine.make();
+    await using server = await ServerProcess.start({ home: machine.home, settings: secured });
+    expect(await ask(gone(controlPath(machine.data, {}), server.pid))).toEqual(refusal);
+  });
+});
+
 describe("the local socket", () => {
   test("is for this account alone, and in a folder of its own where the data's path is long", async () => {
     await using machine = await Machine.make();

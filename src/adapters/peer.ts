@@ -1,5 +1,6 @@
 import { dlopen, type FFIFunction, FFIType, ptr } from "bun:ffi";
 import { readFileSync } from "node:fs";
+import { markerName } from "./claude/environment.ts";
 
 /** The longest chain of parents that is followed. */
 const maxAncestors = 64;
@@ -36,21 +37,36 @@ export function forbidInspection(): boolean {
   return symbols?.prctl(setDumpable, 0, 0, 0, 0) === 0;
 }
 
-/** Whether an agent of this server, or something that one has started, is behind this process. */
+/**
+ * Whether an agent of this server, or something that one has started, is behind this process, or
+ * may be: one that is gone by now, or does not let itself be looked at, counts as an agent's. Of its
+ * ancestors only those that can be looked at count: sshd's, for one, hides itself.
+ */
 export function isAgents(pid: number): boolean {
-  let current = pid;
+  if (isMarked(pid) ?? true) return true;
+  let current = parentOf(pid);
   for (let step = 0; step < maxAncestors && current > 1; step += 1) {
-    if (carriesMarker(current)) return true;
+    if (isMarked(current)) return true;
     current = parentOf(current);
   }
   return false;
 }
 
-function carriesMarker(pid: number): boolean {
-  if (process.platform === "darwin") return / POCKET_AGENT_RUN=/.test(ps("command=", pid, ["-E"]));
-  return read(`/proc/${pid}/environ`)
-    .split("\0")
-    .some((entry) => entry.startsWith("POCKET_AGENT_RUN="));
+/** Whether a process carries the marker of a run; undefined when that cannot be seen. */
+function isMarked(pid: number): boolean | undefined {
+  // The server hides its own environment, also from itself.
+  if (pid === process.pid) return process.env[markerName] !== undefined;
+  if (process.platform === "darwin") {
+    const command = ps("command=", pid, ["-E"]);
+    return command === "" ? undefined : command.includes(` ${markerName}=`);
+  }
+  try {
+    const environment = readFileSync(`/proc/${pid}/environ`, "utf8").split("\0");
+    return environment.some((entry) => entry.startsWith(`${markerName}=`));
+  } catch {
+    // Gone, or it does not want to be seen.
+    return undefined;
+  }
 }
 
 function parentOf(pid: number): number {

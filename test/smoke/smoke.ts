@@ -103,6 +103,23 @@ async function serve(env: Record<string, string> = settings, as: readonly string
   return { child, address: address.replace("0.0.0.0", "127.0.0.1"), log };
 }
 
+/** A program that does not let itself be looked at, and whose parents are gone. */
+const hidden = (path: string) => `
+import ctypes, os, socket, sys
+r, w = os.pipe()
+if os.fork() == 0:
+    os.setsid()
+    if os.fork() == 0:
+        ctypes.CDLL(None).prctl(4, 0, 0, 0, 0)
+        s = socket.socket(socket.AF_UNIX)
+        s.connect(${JSON.stringify(path)})
+        s.sendall(b'{"operation":"devices.list","input":{}}\\n')
+        os.write(w, s.recv(4096))
+    os._exit(0)
+os.close(w)
+print(os.read(r, 4096).decode())
+`;
+
 describe("the compiled server", () => {
   test("--version and --help say what it is", async () => {
     const [about, help] = await Promise.all([
@@ -162,6 +179,10 @@ describe("the compiled server", () => {
       expect(log).not.toContain("prctl failed");
       const { code, output } = await run([...as, executable, "token", "x"], env);
       expect({ code, output }).toEqual({ code: 0, output: expect.stringMatching(/^pat_/) });
+      // Whoever hides from the server is taken for an agent, and shut out of its local socket.
+      const socket = join(home, ".local/share/pocket-agent/control.sock");
+      const refused = await run([...as, "python3", "-c", hidden(socket)], env);
+      expect(refused.output).toContain("for an agent");
       child.kill("SIGTERM");
       expect(await child.exited).toBe(0);
     },

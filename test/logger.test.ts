@@ -1,5 +1,5 @@
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
-import { readFileSync, statSync } from "node:fs";
+import { readdirSync, readFileSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { createLogger } from "../src/adapters/logger.ts";
 import type { Config } from "../src/contract/options.ts";
@@ -15,7 +15,8 @@ type Log = ReturnType<typeof createLogger>;
 async function logged(write: (log: Log) => void, settings: Partial<Config> = {}): Promise<string> {
   await using stack = new AsyncDisposableStack();
   const logOutput = join(await scratch(stack), "logs", "server.log");
-  write(createLogger({ logLevel: "debug", logFormat: "json", logOutput, ...settings }));
+  const defaults = { logLevel: "debug", logFormat: "json", logRotationSize: 1e9 } as const;
+  write(createLogger({ ...defaults, logOutput, ...settings }));
   return readFileSync(logOutput, "utf8");
 }
 
@@ -105,12 +106,38 @@ test("a log file is its owner's alone, and is appended to", async () => {
     logLevel: "info",
     logFormat: "json",
     logOutput: join(folder, "a.log"),
+    logRotationSize: 1e9,
   } as const;
   createLogger(settings)("info", "first");
   createLogger(settings)("info", "second");
   expect(readFileSync(settings.logOutput, "utf8").trimEnd().split("\n")).toHaveLength(2);
   expect(statSync(settings.logOutput).mode & 0o777).toBe(0o600);
   expect(statSync(folder).mode & 0o777).toBe(0o700);
+});
+
+test("a file that is full makes room, and five of those are kept", async () => {
+  await using stack = new AsyncDisposableStack();
+  const folder = await scratch(stack);
+  const logOutput = join(folder, "a.log");
+  const log = createLogger({
+    logLevel: "info",
+    logFormat: "json",
+    logOutput,
+    logRotationSize: 1024,
+  });
+  for (let count = 0; count < 100; count += 1) log("info", "line", { count });
+  const names = readdirSync(folder).toSorted();
+  expect(names).toEqual(["a.log", "a.log.1", "a.log.2", "a.log.3", "a.log.4", "a.log.5"]);
+  const lines = names
+    .toSorted((a, b) => Number(b.slice(6)) - Number(a.slice(6)))
+    .flatMap((name) => readFileSync(join(folder, name), "utf8").trimEnd().split("\n"));
+  const counts = lines.map((line) => JSON.parse(line).count);
+  expect(counts).toEqual(counts.map((_, at) => counts[0] + at));
+  expect(counts.at(-1)).toBe(99);
+  for (const name of names) {
+    expect(statSync(join(folder, name)).size).toBeLessThanOrEqual(1024);
+    expect(statSync(join(folder, name)).mode & 0o777).toBe(0o600);
+  }
 });
 
 test("no prompt and no path is in any log line at level debug; ids and lengths are", async () => {

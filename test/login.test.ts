@@ -7,6 +7,7 @@ import { clientMessages } from "../src/contract/messages.ts";
 import { scratch, testApp, type TestApp } from "./support/app.ts";
 import type { Client } from "./support/client.ts";
 import { authorize, bindingOf, expectedMac, tryKey, tryPairing } from "./support/log-in.ts";
+import { opcodes, RawSocket } from "./support/raw-socket.ts";
 import { SshLab } from "./support/ssh-lab.ts";
 
 const lab = new SshLab();
@@ -313,6 +314,25 @@ describe("revoking a device", () => {
     });
     const { data } = await full.expect("device_list_response", "device_list");
     expect(data.devices.map(({ name }) => name).toSorted()).toEqual(["a comment", "owner"]);
+  });
+
+  test("sends nothing more to a client that does not hang up", async () => {
+    await using app = await lockedApp({ PA_TLS_ENABLED: "false" });
+    const full = await enter(app, (await device(app, "full", "owner")).token);
+    const { id, token } = await device(app, "read", "lost");
+    const project_id = await full.create(await app.directory());
+    using raw = await RawSocket.open(app.url);
+    raw.send(opcodes.text, JSON.stringify({ type: "auth_token", data: { token } }));
+    raw.send(opcodes.text, JSON.stringify({ type: "project_join", project_id }));
+    const isThere = () => raw.received.some(({ payload }) => payload.includes("caught_up"));
+    await raw.until(isThere);
+    const data = { prompt: "stream:2000:1" };
+    await full.expect("project_state", "execute", { project_id, data });
+    await raw.until(() => raw.count(opcodes.text) > 50);
+    await full.expect("device_revoked", "device_revoke", { data: { device_id: id } });
+    await raw.ended;
+    expect(raw.received.at(-1)?.opcode).toBe(opcodes.close);
+    expect(await raw.closeCode()).toBe(4403);
   });
 
   test("spares its run when asked to", async () => {

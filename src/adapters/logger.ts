@@ -1,4 +1,12 @@
-import { mkdirSync, openSync, writeSync } from "node:fs";
+import {
+  closeSync,
+  existsSync,
+  fstatSync,
+  mkdirSync,
+  openSync,
+  renameSync,
+  writeSync,
+} from "node:fs";
 import { dirname } from "node:path";
 import pino from "pino";
 import type { Config } from "../contract/options.ts";
@@ -7,11 +15,14 @@ import type { Telemetry } from "../core/ports.ts";
 /** C1 controls, bidi marks and line separators: they would let a value forge or hide log text. */
 const deceptive = /[\u007f-\u009f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]/g;
 
+/** Full files of a log that is written to a path; the projects' histories are kept for ever. */
+const keptFiles = 5;
+
 /** The server's log: one JSON object a line, or text for a person. */
 export function createLogger(
-  config: Pick<Config, "logLevel" | "logFormat" | "logOutput">,
+  config: Pick<Config, "logLevel" | "logFormat" | "logOutput" | "logRotationSize">,
 ): Telemetry["log"] {
-  const write = destination(config.logOutput);
+  const write = destination(config.logOutput, config.logRotationSize);
   const format = config.logFormat === "text" ? asText : (line: string) => line;
   const logger = pino(
     {
@@ -28,12 +39,29 @@ export function createLogger(
 }
 
 /** `process.stdout.write` does not block on a stalled pipe, as console.log does (seen in Bun 1.4). */
-function destination(output: string): (line: string) => void {
+function destination(output: string, maxBytes: number): (line: string) => void {
   if (output === "stdout") return (line) => void process.stdout.write(line);
   if (output === "stderr") return (line) => void process.stderr.write(line);
   mkdirSync(dirname(output), { recursive: true, mode: 0o700 });
-  const file = openSync(output, "a", 0o600);
-  return (line) => void writeSync(file, line);
+  let file = openSync(output, "a", 0o600);
+  let { size } = fstatSync(file);
+  return (line) => {
+    if (size > 0 && size + Buffer.byteLength(line) > maxBytes) {
+      closeSync(file);
+      shift(output);
+      file = openSync(output, "a", 0o600);
+      size = 0;
+    }
+    size += writeSync(file, line);
+  };
+}
+
+/** Makes room for a new file: `log` becomes `log.1`, that `log.2`, and the oldest is no more. */
+function shift(path: string): void {
+  for (let age = keptFiles; age > 0; age -= 1) {
+    const younger = age === 1 ? path : `${path}.${age - 1}`;
+    if (existsSync(younger)) renameSync(younger, `${path}.${age}`);
+  }
 }
 
 /** A line in which nothing is left that would show as something else than it is. */

@@ -196,7 +196,7 @@ export const options = {
     env: "PA_LOG_OUTPUT",
     type: text,
     default: "stdout",
-    about: "Where log lines go: stdout, stderr or a path",
+    about: "Where log lines go: stdout, stderr or a path, of which five full files are kept",
   },
   maxConnections: {
     file: "limits.max_connections",
@@ -322,7 +322,7 @@ export const options = {
     env: "PA_LOG_ROTATION_SIZE",
     type: v.pipe(bytes, v.minValue(1024, "Expected at least 1024")),
     default: 104_857_600,
-    about: "Bytes after which a project's log begins a new file",
+    about: "Bytes after which a project's log, the audit log or a log file begins a new file",
   },
   logRotationCount: {
     file: "log_rotation.count",

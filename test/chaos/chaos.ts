@@ -1,8 +1,10 @@
 /**
  * Kills a real server with SIGKILL again and again, at random moments, while agents stream and
- * clients work, leave and return; then compares what clients were told with what the disk says.
+ * clients work, leave and return; then puts a bad network between them for some seconds and tells the
+ * server to stop in the middle of it all; then compares what clients were told with what the disk says.
  *
- *   bun run chaos [--rounds N] [--seed N]   exits with 1 if anything was lost, doubled or disordered
+ *   bun run chaos [--rounds N] [--seconds N] [--seed N]
+ *                                           exits with 1 if anything was lost, doubled or disordered
  *   bun run chaos --control                 looks through a broken reader, and must exit with 1
  */
 import { mkdtempSync, realpathSync, rmSync } from "node:fs";
@@ -17,11 +19,13 @@ import { Chaos } from "./rounds.ts";
 const { values: flags } = parseArgs({
   options: {
     rounds: { type: "string" },
+    seconds: { type: "string" },
     seed: { type: "string", default: String(Date.now() % 1_000_000) },
     control: { type: "boolean", default: false },
   },
 });
 const rounds = Number(flags.rounds ?? (flags.control ? 10 : 200));
+const seconds = Number(flags.seconds ?? (flags.control ? 0 : 60));
 const seed = Number(flags.seed);
 console.log(`seed ${seed}`);
 
@@ -34,6 +38,6 @@ process.on("exit", () => {
   rmSync(home, { recursive: true, force: true });
 });
 
-await chaos.run(rounds);
+await chaos.run({ rounds, seconds });
 const logs = readLogs(chaos.dataDir, chaos.anomalies);
 process.exitCode = flags.control ? control(chaos, logs) : report(chaos, logs);

@@ -28,6 +28,8 @@ export function report(chaos: Chaos, logs: readonly Log[]): number {
     count("events read by clients", sum(visitors.map(({ events }) => events))),
     count("events compared with the log", compared),
     count("runs left behind and swept", chaos.swept),
+    ...Object.entries(chaos.faults).map(([what, number]) => count(`network: ${what}`, number)),
+    count("runs in progress at SIGTERM", chaos.stoppedRuns),
     ms("from start to listening, p50", quantile(starts, 0.5)),
     ms("from start to listening, p99", quantile(starts, 0.99)),
     ms("opening a log again, p50", quantile(reopenings, 0.5)),

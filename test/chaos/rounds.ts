@@ -7,6 +7,7 @@ import { ServerProcess, spawnServer } from "../support/server-process.ts";
 import { Anomalies } from "./anomalies.ts";
 import { carried, recordedMarkers } from "./leftovers.ts";
 import type { Seen } from "./mirror.ts";
+import { FaultyNetwork } from "./network.ts";
 import { Orders } from "./orders.ts";
 import { Random } from "./random.ts";
 import { Visitor } from "./visitor.ts";
@@ -40,6 +41,10 @@ export class Chaos implements Disposable {
   kills = 0;
   earlyKills = 0;
   swept = 0;
+  /** What the bad network did. */
+  readonly faults: Record<string, number> = {};
+  /** Runs in progress when the server was told to stop. */
+  stoppedRuns = 0;
   readonly #home: string;
   readonly #random: Random;
   /** Markers of runs that a killed server left, until nobody carries them any more. */
@@ -60,13 +65,14 @@ export class Chaos implements Disposable {
     );
   }
 
-  /** So many kills, and then a last look at what is left. */
-  async run(rounds: number): Promise<void> {
+  /** So many kills, so long a bad network, and then a last look at what is left. */
+  async run({ rounds, seconds }: { rounds: number; seconds: number }): Promise<void> {
     for (this.orders.round = 1; this.orders.round <= rounds; this.orders.round += 1) {
       if (this.#random.chance(0.1)) await this.#killEarly();
       await this.#round();
       if (process.stderr.isTTY) process.stderr.write(`\rround ${this.orders.round} of ${rounds}`);
     }
+    if (seconds > 0) await this.#badNetwork(seconds);
     await this.#lastLook();
     this.#checkAgents();
   }
@@ -82,6 +88,36 @@ export class Chaos implements Disposable {
     over = true;
     await Promise.all(visits);
     this.#died();
+  }
+
+  /** Clients work over a network that fails; then the server is told to stop in the middle. */
+  async #badNetwork(seconds: number): Promise<void> {
+    await using network = await FaultyNetwork.listen(this.#random);
+    const host = `127.0.0.1:${network.port}`;
+    const server = await this.#start({ PA_SERVER_ALLOWED_HOSTS: host, PA_TIMEOUTS_SHUTDOWN: "1s" });
+    network.target = Number(server.url.port);
+    let over = false;
+    const url = new URL(`http://${host}`);
+    const visits = this.visitors.map((visitor) => visitor.visit(url, () => over));
+    const until = performance.now() + seconds * 1000;
+    while (performance.now() < until) {
+      await Bun.sleep(Math.min(1_000, Math.max(0, until - performance.now())));
+      if (process.stderr.isTTY)
+        process.stderr.write(
+          `\r${((until - performance.now()) / 1000).toFixed(0)} s of bad network `,
+        );
+    }
+    await using client = await Client.connect(server.url);
+    const { data } = await client.expect("project_list_response", "project_list");
+    this.stoppedRuns = data.projects.filter(({ state }) => state === "EXECUTING").length;
+    const code = await server.stop();
+    if (code !== 0) this.#wrong(`a server that was told to stop exited with ${code}`);
+    over = true;
+    await Promise.all(visits);
+    this.#died();
+    this.kills -= 1;
+    Object.assign(this.faults, network.faults);
+    this.orders.round += 1;
   }
 
   /** Kills a server before anybody can talk to it. */
@@ -128,10 +164,11 @@ export class Chaos implements Disposable {
     if (code !== 0) this.#wrong(`the last server exited with ${code}`);
   }
 
-  async #start(): Promise<ServerProcess> {
+  async #start(extra: Readonly<Record<string, string>> = {}): Promise<ServerProcess> {
     this.#reopen();
     const begin = performance.now();
-    const server = await ServerProcess.start({ home: this.#home, settings });
+    const all = { ...settings, ...extra };
+    const server = await ServerProcess.start({ home: this.#home, settings: all });
     this.#server = server.pid;
     this.starts.push(performance.now() - begin);
     return server;

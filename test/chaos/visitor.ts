@@ -22,6 +22,8 @@ interface World {
   readonly folder: string;
 }
 
+/** A network that swallows everything never says that there is no connection. */
+const patienceMs = 3_000;
 /** More projects than this are not made; a connection may join 16. */
 const maxProjects = 8;
 
@@ -98,8 +100,8 @@ export class Visitor {
     socket.addEventListener("message", ({ data }) => {
       if (socket === this.#socket) this.#receive(String(data));
     });
-    await promise;
-    if (socket.readyState !== WebSocket.OPEN) return;
+    await Promise.race([promise, Bun.sleep(patienceMs)]);
+    if (socket.readyState !== WebSocket.OPEN) return socket.close();
     this.connections += 1;
     const { open, prompts: all, round } = this.#world.orders;
     for (const project of this.mirrors.keys())

@@ -3,6 +3,7 @@ import { createHash } from "node:crypto";
 import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { basename, join } from "node:path";
 import { parseArgs } from "node:util";
+import { bundleConsole } from "../src/edge/console-bundle.ts";
 import { checkPages, signAdHoc } from "./mach-o-signature.ts";
 
 const targets = [
@@ -54,6 +55,8 @@ export async function compile({ entry, outfile, target, hardened = true }: Build
     sourcemap: "linked",
     define: {
       BUILD_COMMIT: JSON.stringify(commit()),
+      // As one text, which is not read before somebody asks for a page.
+      CONSOLE_FILES: JSON.stringify(JSON.stringify(await bundleConsole())),
       // Bun writes down where a package lay when it was built, and each builder builds elsewhere.
       __dirname: '"/pocket-agent"',
       __filename: '"/pocket-agent/module.js"',

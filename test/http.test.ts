@@ -107,15 +107,19 @@ test("a failure of ours is 500 and logged, and tells a stranger nothing", async 
   expect(logged).toEqual([[failure, correlation_id]]);
 });
 
-test.each(["/", "/nonsense", "/health/", "/ws/", "/..%2f..%2fetc/passwd", "/api/v2/projects"])(
-  "GET %s is 404 in JSON",
-  async (path) => {
-    await using app = await testApp();
-    const response = await get(app, path);
-    expect(response.status).toBe(404);
-    expect(await response.json()).toMatchObject({ error: { message: expect.any(String) } });
-  },
-);
+test.each([
+  "/nonsense",
+  "/index.html",
+  "/health/",
+  "/ws/",
+  "/..%2f..%2fetc/passwd",
+  "/api/v2/projects",
+])("GET %s is 404 in JSON", async (path) => {
+  await using app = await testApp();
+  const response = await get(app, path);
+  expect(response.status).toBe(404);
+  expect(await response.json()).toMatchObject({ error: { message: expect.any(String) } });
+});
 
 test("whatever is not GET or HEAD is 405 and says so", async () => {
   await using app = await testApp();

@@ -1,15 +1,15 @@
 import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
 import { type TestApp, testApp } from "./support/app.ts";
-import { Chromium, emptyPage } from "./support/chromium.ts";
+import { Browser, emptyPage } from "./support/browser.ts";
 
 setDefaultTimeout(60_000);
 
 /** A name that leads to this machine, as one does that was rebound by whoever owns it. */
 const rebound = "rebound.example";
-let browser: Chromium;
+let browser: Browser;
 let site: Bun.Server<undefined>;
 beforeAll(async () => {
-  browser = await Chromium.start([`--host-resolver-rules=MAP ${rebound} 127.0.0.1`]);
+  browser = await Browser.start([`--host-resolver-rules=MAP ${rebound} 127.0.0.1`]);
   site = Bun.serve({ port: 0, hostname: "127.0.0.1", fetch: emptyPage });
 });
 afterAll(async () => {
@@ -44,8 +44,8 @@ const attempts = (server: string) => `(async () => {
 })()`;
 
 async function visit(app: TestApp, page: string) {
-  const evaluate = await browser.open(page);
-  return await evaluate(attempts(app.url.href));
+  const visited = await browser.open(page);
+  return await visited.evaluate(attempts(app.url.href));
 }
 
 const nothing = {
@@ -65,10 +65,10 @@ test("a page on another origin gets nowhere, even where everybody is the owner",
 test("nor does one whose name was rebound to this machine", async () => {
   await using app = await testApp();
   // Its own port, so that the browser takes the server for its own origin.
-  const evaluate = await browser.open(`http://${rebound}:${app.url.port}/health`);
-  expect(await evaluate("document.body.innerText")).toContain("Cannot serve this host");
+  const page = await browser.open(`http://${rebound}:${app.url.port}/health`);
+  expect(await page.evaluate("document.body.innerText")).toContain("Cannot serve this host");
   const own = `http://${rebound}:${app.url.port}/`;
-  expect(await evaluate(attempts(own))).toMatchObject({
+  expect(await page.evaluate(attempts(own))).toMatchObject({
     plain: "out",
     named: "out",
     health: 421,

@@ -3,7 +3,7 @@ import { copyFile, mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import { typedCode } from "../src/access/pairing-code.ts";
 import { scratch, testApp } from "./support/app.ts";
-import { Chromium, emptyPage } from "./support/chromium.ts";
+import { Browser, emptyPage } from "./support/browser.ts";
 import { authorize } from "./support/log-in.ts";
 import { run, SshLab } from "./support/ssh-lab.ts";
 
@@ -56,15 +56,16 @@ test("the README's browser code is paired once, and logs in with its key from th
   const site = Bun.serve({ port: 0, hostname: "127.0.0.1", fetch: emptyPage });
   stack.defer(() => site.stop(true));
   const app = stack.use(await testApp({ ...secured, PA_SERVER_ALLOWED_ORIGINS: site.url.origin }));
-  const browser = stack.use(await Chromium.start());
-  const evaluate = await browser.open(site.url.href);
+  const browser = stack.use(await Browser.start());
+  const page = await browser.open(site.url);
+  const evaluate = async (expression: string): Promise<unknown> => await page.evaluate(expression);
   const offer = app.app.access.pairing.open({
     scope: "approve",
     confirm: async () => true,
     ended: () => undefined,
   });
   // As a classic script, so that its functions stay there for the next expressions.
-  await evaluate(`${await code("js")}; undefined`);
+  await page.addScriptTag({ content: await code("js") });
   const ask = (type: string, data: string) => `(async () => {
     const socket = new WebSocket("wss://${app.url.host}/ws");
     const next = () => new Promise((resolve) => {

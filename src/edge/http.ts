@@ -1,6 +1,7 @@
 import { type Context, Hono, type MiddlewareHandler } from "hono";
 import { type ErrorCode, errors, Fault } from "../contract/errors.ts";
 import type { Health, Scope } from "../contract/messages.ts";
+import { consoleFile } from "./console.ts";
 import type { Projects } from "../core/projects.ts";
 import { messages, pageOf } from "./page.ts";
 
@@ -39,7 +40,7 @@ export function createHttp(deps: HttpDeps): Hono<HttpEnv> {
   app.use(async (context, next) => {
     await next();
     context.header("x-content-type-options", "nosniff");
-    context.header("cache-control", "no-store");
+    if (!context.res.headers.has("cache-control")) context.header("cache-control", "no-store");
   });
   app.use(async (context, next) => {
     if (methods.includes(context.req.method)) return await next();
@@ -67,8 +68,10 @@ export function createHttp(deps: HttpDeps): Hono<HttpEnv> {
     const { log } = projects.get(context.req.param("id")).feed;
     return json(context, messages(log.page(pageOf(context.req.queries()))));
   });
-  app.notFound((context) =>
-    context.json(body(new Fault("INVALID_MESSAGE", "Cannot find that address")), 404),
+  app.notFound(
+    async (context) =>
+      (await consoleFile(context.req.path, context.req.header("accept-encoding") ?? "")) ??
+      context.json(body(new Fault("INVALID_MESSAGE", "Cannot find that address")), 404),
   );
   app.onError((error, context) => {
     if (error instanceof Fault) return refused(context, error);

@@ -150,6 +150,22 @@ describe("the compiled server", () => {
     expect(existsSync(marker)).toBe(false);
   });
 
+  test("has the web console in it", async () => {
+    const { child, address } = await serve();
+    const page = await fetch(`http://${address}/`);
+    expect(page.headers.get("content-security-policy")).toContain("default-src 'none'");
+    const html = await page.text();
+    const named = [...html.matchAll(/(?:src|href)="(\/[^"]+)"/g)].map(([, path = ""]) => path);
+    expect(named).toHaveLength(5);
+    for (const path of [...named, "/sw.js"]) {
+      const file = await fetch(`http://${address}${path}`);
+      expect({ path, status: file.status }).toEqual({ path, status: 200 });
+      expect((await file.bytes()).length).toBeGreaterThan(100);
+    }
+    child.kill("SIGTERM");
+    expect(await child.exited).toBe(0);
+  });
+
   test("is not changed by what lies where it is started", async () => {
     expect(await run([executable, "--version"])).toMatchObject({ code: 0 });
     expect(existsSync(marker)).toBe(false);

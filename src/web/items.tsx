@@ -1,0 +1,207 @@
+import type { ComponentChildren } from "preact";
+import { useState } from "preact/hooks";
+import { Code, Copy } from "./code.tsx";
+import type { LiveBlock } from "./live-turn.ts";
+import { Markdown } from "./markdown.tsx";
+import { memo } from "./memo.ts";
+import { toolName, ToolInput, toolSummary } from "./tool-view.tsx";
+import type { Item, ToolItem, ToolResult } from "./transcript.ts";
+import { Visible } from "./visible-text.tsx";
+import { cost, duration, extent } from "./wording.ts";
+
+/** One line or card of a conversation. */
+export const ItemView = memo(({ item }: { item: Item }) => <>{view(item)}</>);
+
+function view(item: Item): ComponentChildren {
+  switch (item.kind) {
+    case "prompt":
+      return <Prompt item={item} />;
+    case "text":
+      return (
+        <article class="said">
+          <Markdown text={item.text} />
+          <div class="tools">
+            <Copy text={item.text} />
+          </div>
+        </article>
+      );
+    case "thinking":
+      return (
+        <Fold class="thinking" summary="Thinking">
+          <div class="thought" dir="auto">
+            <Visible text={item.text} />
+          </div>
+        </Fold>
+      );
+    case "tool":
+      return <Tool tool={item} />;
+    case "notice":
+    case "error":
+      return (
+        <div class={item.kind} role={item.kind === "error" ? "alert" : undefined}>
+          <strong>{item.kind === "error" ? "Failed" : "Note"}</strong> <Visible text={item.text} />
+        </div>
+      );
+    case "mark":
+      return (
+        <div class="mark">
+          <Visible text={item.text} />
+        </div>
+      );
+    case "result":
+      return <Ending item={item} />;
+    default:
+      return item satisfies never;
+  }
+}
+
+function Ending({ item }: { item: Extract<Item, { kind: "result" }> }) {
+  return (
+    <div class={item.failed ? "result failed" : "result"}>
+      {item.failed ? "Ended badly" : "Done"} · {duration(item.durationMs)}
+      {item.costUsd !== undefined && ` · ${cost(item.costUsd)}`}
+      {item.text && (
+        <div class="why">
+          <Visible text={item.text} />
+        </div>
+      )}
+    </div>
+  );
+}
+
+function Prompt({ item }: { item: Extract<Item, { kind: "prompt" }> }) {
+  const time = new Date(item.at).toLocaleString([], { dateStyle: "short", timeStyle: "short" });
+  return (
+    <article class="prompt">
+      <div class="body" dir="auto">
+        <Visible text={item.text} />
+      </div>
+      <div class="by">
+        {item.images > 0 && `${item.images} ${item.images === 1 ? "image" : "images"} · `}
+        {item.device ? (
+          <>
+            <Visible text={item.device.name} /> ·{" "}
+          </>
+        ) : null}
+        {time}
+      </div>
+    </article>
+  );
+}
+
+function Tool({ tool }: { tool: ToolItem }) {
+  const edits = tool.name === "Edit" && JSON.stringify(tool.input).length < 2_000;
+  const state = tool.result ? (tool.result.failed ? "failed" : "done") : "running";
+  return (
+    <Fold
+      class={`tool ${state}`}
+      open={edits || tool.name === "TodoWrite"}
+      summary={
+        <>
+          <span class="state" role="img" aria-label={state} />
+          <b>{toolName(tool.name)}</b>{" "}
+          <span class="gist">
+            <Visible text={toolSummary(tool.name, tool.input)} />
+          </span>
+        </>
+      }
+    >
+      {typeof tool.input["description"] === "string" && tool.name === "Bash" && (
+        <div class="told">
+          <Visible text={tool.input["description"]} />
+        </div>
+      )}
+      <ToolInput name={tool.name} input={tool.input} />
+      {tool.resolution && <Resolved tool={tool} />}
+      {tool.children.length > 0 && (
+        <div class="children">
+          {tool.children.map((child) => (
+            <ItemView key={child.key} item={child} />
+          ))}
+        </div>
+      )}
+      {tool.result && <Result result={tool.result} />}
+    </Fold>
+  );
+}
+
+function Resolved({ tool: { resolution } }: { tool: ToolItem }) {
+  if (!resolution) return null;
+  const done = { allow: "Allowed", deny: "Denied", withdrawn: "Withdrawn" }[resolution.decision];
+  return (
+    <div class={`resolved ${resolution.decision}`}>
+      {done}
+      {resolution.device && (
+        <>
+          {" "}
+          by <Visible text={resolution.device.name} />
+        </>
+      )}
+      {resolution.reason && (
+        <>
+          : <Visible text={resolution.reason} />
+        </>
+      )}
+    </div>
+  );
+}
+
+function Result({ result: { text, images, failed } }: { result: ToolResult }) {
+  return (
+    <div class={failed ? "output failed" : "output"}>
+      {text !== "" && (
+        <div class="extent">
+          {failed ? "Failed" : "Output"}: {extent(text)}
+        </div>
+      )}
+      {text !== "" && <Code text={text} />}
+      {images.map(({ mediaType, data }) =>
+        // An SVG is a document of the agent's own.
+        /^image\/(png|jpeg|gif|webp)$/.test(mediaType) ? (
+          <img src={`data:${mediaType};base64,${data}`} alt="What the tool gave back" />
+        ) : null,
+      )}
+    </div>
+  );
+}
+
+/** A card that is closed until somebody opens it; what is in a closed one is not drawn. */
+function Fold(fold: {
+  class: string;
+  summary: ComponentChildren;
+  open?: boolean;
+  children: ComponentChildren;
+}) {
+  const [open, setOpen] = useState(fold.open ?? false);
+  return (
+    <details class={fold.class} open={open} onToggle={(event) => setOpen(event.currentTarget.open)}>
+      <summary>{fold.summary}</summary>
+      {open && <div class="inside">{fold.children}</div>}
+    </details>
+  );
+}
+
+/** What the agent is writing. */
+export function Live({ block }: { block: LiveBlock }) {
+  const text = block.torn ? `… ${block.text}` : block.text;
+  if (block.kind === "text")
+    return (
+      <article class="said live">
+        <Markdown text={text} />
+      </article>
+    );
+  if (block.kind === "thinking")
+    return (
+      <div class="thinking live">
+        <Visible text={`Thinking: ${text.slice(-300)}`} />
+      </div>
+    );
+  return (
+    <div class="tool live">
+      <span class="state" /> <b>{toolName(block.name)}</b>{" "}
+      <span class="gist">
+        <Visible text={text.slice(-120)} />
+      </span>
+    </div>
+  );
+}

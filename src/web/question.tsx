@@ -1,0 +1,119 @@
+import { useState } from "preact/hooks";
+import { type CardProps, Decision } from "./decision.tsx";
+import { ToolInput } from "./tool-view.tsx";
+import { Visible } from "./visible-text.tsx";
+
+interface Asked {
+  readonly question: string;
+  readonly header?: string;
+  readonly multiSelect?: boolean;
+  readonly options: readonly { readonly label: string; readonly description?: string }[];
+}
+
+type Answers = Readonly<Record<string, readonly string[]>>;
+
+/** Questions with options: one or several of each, or an answer in one's own words. */
+export function Question({ request, scope, answer, busy }: CardProps) {
+  const [chosen, setChosen] = useState<Answers>({});
+  const [own, setOwn] = useState<Readonly<Record<string, string>>>({});
+  const asked = questionsOf(request.input["questions"]);
+  if (!asked) return <Unknown {...{ request, scope, answer, busy }} />;
+  const all = (question: string) => {
+    const words = own[question]?.trim();
+    return [...(chosen[question] ?? []), ...(words ? [words] : [])];
+  };
+  const complete = asked.every(({ question }) => all(question).length > 0);
+  const send = () => {
+    const answers = Object.fromEntries(
+      asked.map(({ question, multiSelect }) => {
+        const texts = all(question);
+        return [question, multiSelect ? texts : (texts.at(-1) ?? "")];
+      }),
+    );
+    answer({ decision: "allow", answers });
+  };
+  const toggle = ({ question, multiSelect }: Asked, label: string) => {
+    const now = chosen[question] ?? [];
+    const without = now.filter((other) => other !== label);
+    const added = multiSelect ? [...now, label] : [label];
+    setChosen({ ...chosen, [question]: now.includes(label) ? without : added });
+    if (!multiSelect) setOwn({ ...own, [question]: "" });
+  };
+  return (
+    <>
+      <header>The agent asks</header>
+      {asked.map((one) => (
+        <fieldset key={one.question} disabled={scope === "read"}>
+          <legend>
+            {one.header && (
+              <small>
+                <Visible text={one.header} />
+              </small>
+            )}{" "}
+            <Visible text={one.question} />
+            {one.multiSelect && <small> (several)</small>}
+          </legend>
+          {one.options.map(({ label, description }) => (
+            <label class="option" key={label}>
+              <input
+                type={one.multiSelect ? "checkbox" : "radio"}
+                name={`${request.permission_id} ${one.question}`}
+                checked={chosen[one.question]?.includes(label) ?? false}
+                onChange={() => toggle(one, label)}
+              />
+              <span>
+                <Visible text={label} />
+                {description && (
+                  <small>
+                    <Visible text={description} />
+                  </small>
+                )}
+              </span>
+            </label>
+          ))}
+          {scope === "full" && (
+            <input
+              type="text"
+              placeholder="Something else"
+              aria-label={`Something else: ${one.question}`}
+              value={own[one.question] ?? ""}
+              onInput={(event) => {
+                setOwn({ ...own, [one.question]: event.currentTarget.value });
+                if (!one.multiSelect) setChosen({ ...chosen, [one.question]: [] });
+              }}
+            />
+          )}
+        </fieldset>
+      ))}
+      <Decision {...{ scope, answer, busy }} name="Answer" allow={send} blocked={!complete} />
+    </>
+  );
+}
+
+/** Questions in a shape that is not known: everything is shown, and can be refused. */
+function Unknown({ request, scope, answer, busy }: CardProps) {
+  return (
+    <>
+      <header>The agent asks</header>
+      <div class="input">
+        <ToolInput name="" input={request.input} />
+      </div>
+      <Decision
+        {...{ scope, answer, busy }}
+        name="Allow"
+        allow={() => answer({ decision: "allow" })}
+        blocked={false}
+      />
+    </>
+  );
+}
+
+function questionsOf(value: unknown): readonly Asked[] | undefined {
+  const fits =
+    Array.isArray(value) &&
+    value.every(
+      ({ question, options }: Partial<Asked>) =>
+        typeof question === "string" && Array.isArray(options),
+    );
+  return fits ? (value as readonly Asked[]) : undefined;
+}

@@ -1,0 +1,129 @@
+import { useEffect, useState } from "preact/hooks";
+import { Dialog } from "./dialog.tsx";
+import type { Standing } from "./link.ts";
+import type { Store } from "./store.ts";
+import { Visible } from "./visible-text.tsx";
+
+/** How it stands with the connection, always true; opens what there is to know about this device. */
+export function StatusBar({ store }: { store: Store }) {
+  const [open, setOpen] = useState(false);
+  const { standing, roundTripMs, device } = store.link;
+  const trip = roundTripMs.value;
+  return (
+    <footer class="status">
+      <button type="button" class="quiet" onClick={() => setOpen(true)}>
+        <span class={`dot ${standing.value.at}`} />
+        <span role="status">
+          <StandingText standing={standing.value} />
+        </span>
+        {standing.value.at === "online" && trip !== undefined && (
+          <small>{Math.round(trip)} ms</small>
+        )}
+        <small class="who">
+          {device.value ? <Visible text={device.value.name} /> : "no login needed"}
+        </small>
+      </button>
+      {open && <About store={store} close={() => setOpen(false)} />}
+    </footer>
+  );
+}
+
+/** How it stands with the connection, in words. */
+export function StandingText({ standing }: { standing: Standing }) {
+  const [now, setNow] = useState(Date.now());
+  const waits = standing.at === "offline";
+  useEffect(() => {
+    if (!waits) return undefined;
+    const timer = setInterval(() => setNow(Date.now()), 1_000);
+    return () => clearInterval(timer);
+  }, [waits]);
+  if (standing.at === "online") return <>Connected</>;
+  if (standing.at !== "offline") return <>Connecting…</>;
+  const seconds = Math.max(0, Math.ceil((standing.retryAt - now) / 1000));
+  return (
+    <>
+      {standing.why}. Next try in {seconds} s
+    </>
+  );
+}
+
+/** What went wrong last. */
+export function Trouble({ store }: { store: Store }) {
+  const { trouble } = store;
+  if (trouble.value === "") return null;
+  return (
+    <div class="toast" role="alert">
+      <Visible text={trouble.value} />
+      <button
+        type="button"
+        class="quiet icon"
+        aria-label="Close the message"
+        onClick={() => (trouble.value = "")}
+      >
+        ✕
+      </button>
+    </div>
+  );
+}
+
+function About({ store, close }: { store: Store; close: () => void }) {
+  const { device, server, standing } = store.link;
+  const [sure, setSure] = useState(false);
+  return (
+    <Dialog title="This device" close={close}>
+      <dl>
+        {device.value && (
+          <>
+            <dt>Name</dt>
+            <dd>
+              <Visible text={device.value.name} />
+            </dd>
+            <dt>May</dt>
+            <dd>
+              {
+                {
+                  read: "watch",
+                  approve: "watch, and answer what the agent asks",
+                  full: "do everything",
+                }[device.value.scope]
+              }
+            </dd>
+            <dt>Fingerprint of its key</dt>
+            <dd class="mono">{device.value.id}</dd>
+          </>
+        )}
+        <dt>Server</dt>
+        <dd>
+          {location.host}, version {server.value?.version}
+        </dd>
+        <dt>Fingerprint of the server's key</dt>
+        <dd class="mono">{server.value?.id}</dd>
+      </dl>
+      {standing.value.at === "offline" && (
+        <button type="button" onClick={() => store.link.wake()}>
+          Try now
+        </button>
+      )}
+      {device.value && !sure && (
+        <button type="button" class="quiet danger" onClick={() => setSure(true)}>
+          Forget the key in this browser…
+        </button>
+      )}
+      {device.value && sure && (
+        <div class="banner error">
+          <span>
+            This browser must then be paired again. Remove the device on the server as well:
+            pocket-agent devices revoke.
+          </span>
+          <button
+            type="button"
+            class="deny"
+            onClick={() => store.attempt(async () => await store.link.leave())}
+          >
+            Forget it
+          </button>
+        </div>
+      )}
+    </Dialog>
+  );
+}

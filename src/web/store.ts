@@ -1,0 +1,134 @@
+import { computed, effect, signal } from "@preact/signals";
+import type { ProjectState } from "../contract/messages.ts";
+import { Conversation } from "./conversation.ts";
+import {
+  type Frame,
+  Link,
+  Refusal,
+  type Reply,
+  type RequestData,
+  type RequestType,
+} from "./link.ts";
+import { Outbox } from "./outbox.ts";
+import { place } from "./place.ts";
+
+/** Everything the page knows, and the one way to ask the server for more. */
+export class Store {
+  readonly link = new Link();
+  readonly outbox = new Outbox(this.link);
+  readonly projects = signal<ReadonlyMap<string, ProjectState>>(new Map());
+  /** Whether the list was read; before that an empty one means nothing. */
+  readonly loaded = signal(false);
+  readonly conversation = signal<Conversation | undefined>(undefined);
+  /** What went wrong last, for a person. */
+  readonly trouble = signal("");
+  /** What a refused prompt said, so that it can be mended. */
+  readonly draft = signal<{ projectId: string; text: string } | undefined>(undefined);
+  /** Approvals first, then what works, then what was used last. */
+  readonly ordered = computed(() =>
+    [...this.projects.value.values()].toSorted(
+      (a, b) => rank(a) - rank(b) || b.last_active.localeCompare(a.last_active),
+    ),
+  );
+  readonly waiting = computed(() =>
+    this.ordered.value.reduce((sum, project) => sum + project.pending_permissions, 0),
+  );
+
+  start(): void {
+    this.link.onFrame = (frame) => this.#receive(frame);
+    this.link.onIn = () => this.attempt(async () => await this.#entered());
+    this.outbox.onRefused = ({ projectId, prompt }, why) => {
+      this.trouble.value = why;
+      this.draft.value = { projectId, text: prompt };
+    };
+    effect(() => {
+      const { at } = this.link.standing.value;
+      if (at !== "online") this.conversation.peek()?.lost();
+    });
+    effect(() => this.#open(place.value.project));
+    effect(() => {
+      const waiting = this.waiting.value;
+      document.title = `${waiting > 0 ? `(${waiting}) ` : ""}Pocket Agent`;
+    });
+    this.attempt(async () => await this.outbox.load());
+    this.link.start();
+  }
+
+  /** What this device may do. */
+  may(scope: "approve" | "full"): boolean {
+    const has = this.link.device.value?.scope ?? "full";
+    return has === "full" || has === scope;
+  }
+
+  /** Asks for something; a refusal is shown, and then the answer is undefined. */
+  async ask<T extends RequestType>(
+    type: T,
+    fields: { project?: string; data?: RequestData<T> } = {},
+  ): Promise<Reply<T> | undefined> {
+    try {
+      return await this.link.request(type, fields);
+    } catch (cause) {
+      this.#failed(cause);
+      return undefined;
+    }
+  }
+
+  /** Does something of which a person should know if it fails. */
+  attempt(work: () => Promise<void>): void {
+    work().catch((cause: unknown) => this.#failed(cause));
+  }
+
+  #failed(cause: unknown): void {
+    this.trouble.value = cause instanceof Error ? cause.message : String(cause);
+    if (!(cause instanceof Refusal)) reportError(cause);
+  }
+
+  async #entered(): Promise<void> {
+    const { projects } = await this.link.request("project_list");
+    this.projects.value = new Map(projects.map((project) => [project.id, project]));
+    this.loaded.value = true;
+    const conversation = this.conversation.peek();
+    if (!conversation) this.#open(place.peek().project);
+    else if (this.projects.value.has(conversation.id)) await this.#join(conversation);
+    else this.#open(undefined);
+    await this.outbox.flush();
+  }
+
+  #receive(frame: Frame): void {
+    const { type, project_id: id } = frame;
+    if (type === "project_updated" || type === "project_state") {
+      const state = frame.data as ProjectState;
+      this.projects.value = new Map(this.projects.value).set(state.id, state);
+    } else if (type === "project_deleted" && id) this.#gone(id);
+    const conversation = this.conversation.peek();
+    if (conversation && conversation.id === id) conversation.receive(frame);
+  }
+
+  #gone(id: string): void {
+    const projects = new Map(this.projects.value);
+    projects.delete(id);
+    this.projects.value = projects;
+    if (place.peek().project === id) location.hash = "#/";
+  }
+
+  /** Watches that project and no other. */
+  #open(id: string | undefined): void {
+    const now = this.conversation.peek();
+    const state = id === undefined ? undefined : this.projects.peek().get(id);
+    if (now && now.id === state?.id) return;
+    now?.[Symbol.dispose]();
+    const next = state && new Conversation(this.link, state);
+    this.conversation.value = next;
+    if (next) this.attempt(async () => await this.#join(next));
+  }
+
+  async #join(conversation: Conversation): Promise<void> {
+    const state = this.projects.peek().get(conversation.id);
+    await conversation.join(state?.last_seq ?? 0);
+  }
+}
+
+function rank({ pending_permissions: pending, state }: ProjectState): number {
+  if (pending > 0) return 0;
+  return state === "EXECUTING" ? 1 : 2;
+}

@@ -1,0 +1,218 @@
+/** What a conversation shows, made of its events: rules alone, so that they can be tested. */
+import type { Actor, PermissionRequest, ProjectState, Resolution } from "../contract/messages.ts";
+
+/** One event, in the shape of the history. */
+export interface Entry {
+  readonly seq: number;
+  readonly timestamp: string;
+  readonly direction: "client" | "claude" | "server";
+  readonly message: Readonly<Record<string, unknown>>;
+}
+
+export interface ToolResult {
+  readonly text: string;
+  readonly images: readonly { readonly mediaType: string; readonly data: string }[];
+  readonly failed: boolean;
+}
+
+export interface ToolItem {
+  readonly kind: "tool";
+  readonly key: string;
+  readonly id: string;
+  readonly name: string;
+  readonly input: Readonly<Record<string, unknown>>;
+  readonly result?: ToolResult;
+  readonly resolution?: Resolution;
+  /** What a sub-agent did. */
+  readonly children: readonly Item[];
+}
+
+/** What one line or card of a conversation shows. */
+export type Item =
+  | {
+      readonly kind: "prompt";
+      readonly key: string;
+      readonly at: string;
+      readonly text: string;
+      readonly images: number;
+      readonly device: Actor | null;
+      readonly executionId: string;
+    }
+  | { readonly kind: "text" | "thinking"; readonly key: string; readonly text: string }
+  | ToolItem
+  | {
+      readonly kind: "notice" | "error";
+      readonly key: string;
+      readonly code: string;
+      readonly text: string;
+    }
+  | { readonly kind: "mark"; readonly key: string; readonly text: string }
+  | {
+      readonly kind: "result";
+      readonly key: string;
+      readonly failed: boolean;
+      readonly text: string;
+      readonly durationMs: number;
+      readonly costUsd?: number;
+    };
+
+type Json = Readonly<Record<string, unknown>>;
+
+/** A conversation as far as it is loaded. It grows at the end, and is made anew at the beginning. */
+export class Transcript {
+  readonly items: Item[] = [];
+  /** What the agent said last about itself. */
+  commands: readonly string[] = [];
+  readonly #requests = new Map<string, PermissionRequest>();
+  #cost: number | undefined;
+
+  constructor(entries: readonly Entry[] = []) {
+    for (const entry of entries) this.append(entry);
+  }
+
+  append(entry: Entry): void {
+    const { message, seq } = entry;
+    const key = String(seq);
+    if (entry.direction === "client") this.#push(prompt(entry));
+    else if (entry.direction === "claude") this.#agent(key, message);
+    else this.#server(key, String(message["type"]), object(message["data"]));
+  }
+
+  #agent(key: string, line: Json): void {
+    const parent = typeof line["parent_tool_use_id"] === "string" ? line["parent_tool_use_id"] : "";
+    if (line["type"] === "assistant") {
+      for (const [index, block] of blocks(line).entries()) {
+        const item = shown(`${key}.${index}`, block);
+        if (item) this.#push(item, parent);
+      }
+    } else if (line["type"] === "user") {
+      for (const [index, block] of blocks(line).entries())
+        this.#said(`${key}.${index}`, block, parent);
+    } else if (line["type"] === "result") this.#push(result(key, line));
+    else if (line["type"] === "system" && line["subtype"] === "init") {
+      const commands = line["slash_commands"];
+      if (Array.isArray(commands)) this.commands = commands.map(String);
+    }
+  }
+
+  /** A block that came in the agent's own lines as if a user had said it. */
+  #said(key: string, block: Json, parent: string): void {
+    if (block["type"] === "tool_result")
+      return this.#change(String(block["tool_use_id"]), { result: toolResult(block) });
+    if (block["type"] !== "text") return;
+    const text = String(block["text"]);
+    // A sub-agent's own prompt stands in the card of the tool that began it.
+    if (parent === "") this.#push({ kind: "mark", key, text });
+  }
+
+  #server(key: string, type: string, data: Json): void {
+    if (type === "project_state") return this.#state(data as unknown as ProjectState);
+    if (type === "permission_request") {
+      const request = data as unknown as PermissionRequest;
+      this.#requests.set(request.permission_id, request);
+    } else if (type === "permission_resolved") {
+      const resolution = data as unknown as Resolution;
+      const request = this.#requests.get(resolution.permission_id);
+      this.#requests.delete(resolution.permission_id);
+      if (request?.tool_use_id) this.#change(request.tool_use_id, { resolution });
+    } else if (type === "error" || type === "notice")
+      this.#push({ kind: type, key, code: String(data["code"]), text: String(data["message"]) });
+    else if (type === "session_reset")
+      this.#push({ kind: "mark", key, text: "A new session begins here" });
+    else if (type === "execution_cancelled")
+      this.#push({ kind: "mark", key, text: "A queued prompt was taken back" });
+  }
+
+  /** The cost of a run is what the project's total grew by. */
+  #state({ usage }: ProjectState): void {
+    const before = this.#cost;
+    this.#cost = usage.cost_usd;
+    const at = this.items.findLastIndex(({ kind }) => kind === "result");
+    const item = this.items[at];
+    if (before === undefined || item?.kind !== "result" || item.costUsd !== undefined) return;
+    this.items[at] = { ...item, costUsd: usage.cost_usd - before };
+  }
+
+  #push(item: Item, parent = ""): void {
+    if (parent === "") this.items.push(item);
+    else this.#change(parent, (tool) => ({ children: [...tool.children, item] }));
+  }
+
+  /** Puts a changed card in a tool's place, and in that of every card around it. */
+  #change(id: string, change: Change): void {
+    for (let at = this.items.length - 1; at >= 0; at -= 1) {
+      const item = this.items[at];
+      const other = item?.kind === "tool" ? changed(item, id, change) : undefined;
+      if (!other) continue;
+      this.items[at] = other;
+      return;
+    }
+  }
+}
+
+type Change = Partial<ToolItem> | ((tool: ToolItem) => Partial<ToolItem>);
+
+/** A card with the card of `id` in it changed; undefined if that is not in it. */
+function changed(tool: ToolItem, id: string, change: Change): ToolItem | undefined {
+  if (tool.id === id) return { ...tool, ...(typeof change === "function" ? change(tool) : change) };
+  for (const [at, child] of tool.children.entries()) {
+    const other = child.kind === "tool" ? changed(child, id, change) : undefined;
+    if (other) return { ...tool, children: tool.children.with(at, other) };
+  }
+  return undefined;
+}
+
+function prompt({ seq, timestamp, message }: Entry): Item {
+  const data = object(message["data"]);
+  return {
+    kind: "prompt",
+    key: String(seq),
+    at: timestamp,
+    text: String(data["prompt"]),
+    images: Number(data["images"] ?? 0),
+    device: (data["device"] ?? null) as Actor | null,
+    executionId: String(data["execution_id"]),
+  };
+}
+
+function shown(key: string, block: Json): Item | undefined {
+  if (block["type"] === "text") return { kind: "text", key, text: String(block["text"]) };
+  if (block["type"] === "thinking") {
+    const text = String(block["thinking"]);
+    return text === "" ? undefined : { kind: "thinking", key, text };
+  }
+  if (block["type"] !== "tool_use") return undefined;
+  const [id, name] = [String(block["id"]), String(block["name"])];
+  return { kind: "tool", key, id, name, input: object(block["input"]), children: [] };
+}
+
+function result(key: string, line: Json): Item {
+  const errors = Array.isArray(line["errors"]) ? line["errors"].map(String).join("\n") : "";
+  const failed = line["is_error"] === true;
+  const text = failed ? errors || String(line["result"] ?? line["subtype"]) : "";
+  return { kind: "result", key, failed, text, durationMs: Number(line["duration_ms"] ?? 0) };
+}
+
+function toolResult(block: Json): ToolResult {
+  const content = block["content"];
+  const failed = block["is_error"] === true;
+  if (typeof content === "string") return { text: content, images: [], failed };
+  const parts = Array.isArray(content) ? content.map(object) : [];
+  const texts = parts.filter((part) => part["type"] === "text").map((part) => String(part["text"]));
+  const images = parts
+    .filter((part) => part["type"] === "image")
+    .map((part) => object(part["source"]))
+    .filter((source) => source["type"] === "base64")
+    .map((source) => ({ mediaType: String(source["media_type"]), data: String(source["data"]) }));
+  return { text: texts.join("\n"), images, failed };
+}
+
+function blocks(line: Json): readonly Json[] {
+  const { content } = object(line["message"]);
+  if (typeof content === "string") return [{ type: "text", text: content }];
+  return Array.isArray(content) ? content.map(object) : [];
+}
+
+function object(value: unknown): Json {
+  return typeof value === "object" && value !== null ? (value as Json) : {};
+}

@@ -56,9 +56,8 @@ export function settingsOf(
   const { found } = read(argv, env);
   return names.map((name) => {
     const { source, value } = found.get(name) ?? { source: byDefault, value: null };
-    // What the agent is given may be secret; that it is given is not.
-    const secret = name === "claudeEnv" && value !== null;
-    const shown = secret ? "(set)" : name === "dataDir" ? dataDir : value;
+    const hidden = rows[name].secret && value !== null;
+    const shown = hidden ? "(set)" : name === "dataDir" ? dataDir : value;
     return { file: rows[name].file, value: shown, source };
   });
 }
@@ -87,8 +86,10 @@ function read(argv: readonly string[], env: Environment) {
     const { source, value } = first ?? { source: byDefault, value: row.default };
     found.set(name, { source, value });
     const result = v.safeParse(row.type, value);
-    if (!result.success)
-      problems.push(`${source}: ${result.issues[0].message}, not ${show(value)}`);
+    if (!result.success) {
+      const instead = row.secret ? "" : `, not ${show(value)}`;
+      problems.push(`${source}: ${result.issues[0].message}${instead}`);
+    }
     return [name, result.output];
   });
   // Valid as soon as there are no problems, which is when it is looked at.
@@ -131,6 +132,7 @@ export function help(commands: Readonly<Record<string, { readonly about: string 
 /** What cannot be served safely, as things are. */
 function refusals(config: Config): string[] {
   const { authMode, host, insecure, tlsCert, tlsEnabled, tlsKey } = config;
+  const { notifyNtfy, notifyNtfyToken } = config;
   const problems: string[] = [];
   if (authMode === "none" && !insecure)
     problems.push(
@@ -142,12 +144,24 @@ function refusals(config: Config): string[] {
     );
   if ((tlsCert === null) !== (tlsKey === null))
     problems.push("server.tls.cert, server.tls.key: each needs the other");
+  if (notifyNtfyToken !== null && notifyNtfy === null)
+    problems.push("notify.ntfy_token: there is no notify.ntfy that it is for");
+  if (notifyNtfyToken !== null && notifyNtfy !== null && !insecure && isOpenToAll(notifyNtfy))
+    problems.push(
+      "notify.ntfy_token: without https everybody on the way could read it; --insecure accepts that",
+    );
   return problems;
 }
 
 /** Whether only this machine can reach an address. */
 export function isLoopback(host: string): boolean {
   return host === "localhost" || host === "::1" || /^127\.\d+\.\d+\.\d+$/.test(host);
+}
+
+/** Whether what is sent to an address can be read on the way. */
+function isOpenToAll(address: string): boolean {
+  const { protocol, hostname } = new URL(address);
+  return protocol === "http:" && !isLoopback(hostname.replace(/^\[|\]$/g, ""));
 }
 
 /** The nearest folder at or above a path that is a git work tree. */

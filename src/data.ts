@@ -17,6 +17,8 @@ import { Projects } from "./core/projects.ts";
 import { ExecutionStats } from "./core/stats.ts";
 import { ConnectedClients } from "./edge/clients.ts";
 import type { Revoke } from "./edge/handlers.ts";
+import { Courier } from "./notifications/courier.ts";
+import { WebPush } from "./notifications/web-push.ts";
 
 const agentLineBytes = 16 * 1024 * 1024;
 
@@ -43,6 +45,7 @@ export interface Data extends AsyncDisposable {
   readonly disk: Disk;
   readonly access: Access;
   readonly clients: ConnectedClients;
+  readonly webPush: WebPush;
   readonly runner: AgentRunner;
   readonly directories: Directories;
   readonly stats: ExecutionStats;
@@ -79,7 +82,9 @@ export async function openData(
   const sessions = sessionBook(around.env);
   const admits = (id: string) => config.authMode === "none" || access.authentication.admits(id);
   const parts = { config, clock, telemetry, runner, directories, disk, stats };
-  const projects = new Projects({ ...parts, sessions, store, admits }, publisher);
+  const webPush = new WebPush({ config, devices: access.devices, admits });
+  const notifications = opening.use(new Courier({ ...parts, webPush }));
+  const projects = new Projects({ ...parts, sessions, store, admits, notifications }, publisher);
   opening.defer(() => projects.close());
   const open = opening.move();
   return {
@@ -87,6 +92,7 @@ export async function openData(
     log,
     access,
     clients,
+    webPush,
     projects,
     unloaded: () => store.problems,
     connected: (deviceId) => clients.has(deviceId),

@@ -1,6 +1,6 @@
 import { expect, setDefaultTimeout, test } from "bun:test";
 import { join } from "node:path";
-import { help, loadConfig } from "../src/config.ts";
+import { help, loadConfig, settingsOf } from "../src/config.ts";
 import { flagOf, options } from "../src/contract/options.ts";
 import { version } from "../src/version.ts";
 import { scratch } from "./support/app.ts";
@@ -184,6 +184,52 @@ test("a flag without its value is a problem, and may have one that begins with d
   expect(await problems(() => loadConfig(["--port", "--insecure"], home))).toEqual([
     '--port: Expected a whole number, not "--insecure"',
   ]);
+});
+
+test("what is secret is never shown, not even when it is wrong", async () => {
+  const secret = "canary-5d1f";
+  const settings = {
+    PA_CLAUDE_ENV: `TOKEN=${secret}`,
+    PA_NOTIFY_WEBHOOK: `https://example.com/${secret}`,
+    PA_NOTIFY_NTFY: `https://ntfy.sh/${secret}`,
+    PA_NOTIFY_NTFY_TOKEN: secret,
+  };
+  const shown = settingsOf([], { ...home, ...settings });
+  expect(JSON.stringify(shown)).not.toContain(secret);
+  expect(shown).toContainEqual({
+    file: "notify.webhook",
+    value: "(set)",
+    source: "PA_NOTIFY_WEBHOOK",
+  });
+  const wrong = Object.keys(settings).map((name) => [name, `- ${secret}`]);
+  const told = await problems(() => loadConfig([], { ...home, ...Object.fromEntries(wrong) }));
+  expect(told).toHaveLength(4);
+  expect(told.join()).not.toContain(secret);
+});
+
+test("places to notify are addresses, and a token needs one that nobody can listen to", async () => {
+  const token = { PA_NOTIFY_NTFY_TOKEN: "tk_x" };
+  for (const env of [
+    { PA_NOTIFY_WEBHOOK: "example.com/hook" },
+    { PA_NOTIFY_WEBHOOK: "file:///etc/passwd" },
+    { PA_NOTIFY_NTFY: "https://ntfy.sh" },
+    { PA_NOTIFY_PUSH_SERVICES: "https://example.com" },
+    { PA_NOTIFY_PUSH_CONTACT: "somebody" },
+    { PA_NOTIFY_TIMEOUT: "0s" },
+    { ...token },
+    { ...token, PA_NOTIFY_NTFY: "http://example.com/topic" },
+  ])
+    expect(await problems(() => loadConfig([], { ...home, ...env }))).toHaveLength(1);
+  for (const env of [
+    { ...token, PA_NOTIFY_NTFY: "https://ntfy.sh/topic" },
+    { ...token, PA_NOTIFY_NTFY: "http://127.0.0.1:8080/topic" },
+    { ...token, PA_NOTIFY_NTFY: "http://[::1]:8080/topic" },
+    { ...token, PA_NOTIFY_NTFY: "http://example.com/topic", PA_INSECURE: "true" },
+    { PA_NOTIFY_WEBHOOK: "http://192.168.1.5:8123/api/webhook/x" },
+    { PA_NOTIFY_PUSH_SERVICES: "push.example.com:8443,*.Example.org" },
+    { PA_NOTIFY_PUSH_CONTACT: "mailto:me@example.org" },
+  ])
+    expect(await problems(() => loadConfig([], { ...home, ...env }))).toEqual([]);
 });
 
 test("commas separate the items of a list, but not inside of parentheses", async () => {

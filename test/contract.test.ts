@@ -4,6 +4,7 @@ import * as v from "valibot";
 import { closeCodes, errors, Fault } from "../src/contract/errors.ts";
 import { type ClientRow, clientMessages, serverMessages } from "../src/contract/messages.ts";
 import { metrics } from "../src/contract/metrics.ts";
+import { notificationEvents } from "../src/contract/notifications.ts";
 import { flagOf, options } from "../src/contract/options.ts";
 
 const readme = Bun.file(join(import.meta.dir, "../README.md"));
@@ -31,6 +32,14 @@ const tables: Readonly<Record<string, readonly Row[]>> = {
       code(type),
       kind,
       fieldsOf(data).join(", "),
+      about,
+    ]),
+  ],
+  notifications: [
+    ["event", "title", "when"],
+    ...Object.entries(notificationEvents).map(([event, { title, about }]) => [
+      code(event),
+      `NAME ${title}`,
       about,
     ]),
   ],

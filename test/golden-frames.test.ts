@@ -178,6 +178,13 @@ const golden: { [T in ServerType]: { good: ServerData<T>; wrong: readonly unknow
     },
     wrong: [{}, { sessions: [{ session_id: id }] }],
   },
+  project_viewed: { good: { visible: true }, wrong: [{}, { visible: "yes" }] },
+  push_key_response: {
+    good: { public_key: `B${"A".repeat(86)}` },
+    wrong: [{}, { public_key: "BA" }, { public_key: `B${"+".repeat(86)}` }],
+  },
+  push_subscribed: { good: {}, wrong: [{ endpoint: "https://example.com/" }] },
+  push_unsubscribed: { good: {}, wrong: [{ endpoint: "https://example.com/" }] },
   project_left: { good: {}, wrong: [{ left: true }] },
   messages_response: {
     good: { messages: records, has_more: false },

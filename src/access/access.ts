@@ -74,7 +74,7 @@ export async function openAccess(
 
 /** A device as clients see it. */
 export function summary(device: Device, connected: boolean): DeviceSummary {
-  const { key: _, ...rest } = device;
+  const { key: _key, push: _push, ...rest } = device;
   return { ...rest, connected };
 }
 

@@ -24,6 +24,8 @@ export type AuditEvent =
   | "key_removed"
   | "device_renamed"
   | "device_revoked"
+  | "push_subscribed"
+  | "push_unsubscribed"
   | "project_created"
   | "project_deleted"
   | "project_trusted"

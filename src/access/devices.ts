@@ -1,7 +1,12 @@
 import { randomUUID } from "node:crypto";
 import { join } from "node:path";
 import * as v from "valibot";
-import { deviceKinds, scopes } from "../contract/messages.ts";
+import {
+  deviceKinds,
+  type PushSubscription,
+  pushSubscription,
+  scopes,
+} from "../contract/messages.ts";
 import type { Clock, Telemetry } from "../core/ports.ts";
 import { StateFile } from "./state-file.ts";
 
@@ -16,6 +21,8 @@ const device = v.object({
   created_at: v.pipe(v.string(), v.isoTimestamp()),
   last_seen: nullable,
   address: nullable,
+  /** Where it is notified. Whoever knows it can send something there. */
+  push: v.optional(pushSubscription),
 });
 const schema = v.object({
   version: v.literal(1),
@@ -108,6 +115,16 @@ export class Devices implements AsyncDisposable {
     const known = this.#devices.get(id);
     if (!known) return false;
     this.#devices.set(id, { ...known, name });
+    await this.#file.save();
+    return true;
+  }
+
+  /** Has a device notified there, or no more. Resolves to false if there is no such device. */
+  async subscribe(id: string, push: PushSubscription | undefined): Promise<boolean> {
+    const known = this.#devices.get(id);
+    if (!known) return false;
+    const { push: _, ...rest } = known;
+    this.#devices.set(id, push === undefined ? rest : { ...rest, push });
     await this.#file.save();
     return true;
   }

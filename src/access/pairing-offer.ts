@@ -14,18 +14,24 @@ export interface PairingOffer {
   readonly expires_at: string;
 }
 
+/** The addresses and names under which others can reach this server, most likely first. */
+export function reachableHosts({ host }: Pick<Config, "host">): string[] {
+  if (host !== "0.0.0.0" && host !== "::") return [host];
+  const outward = machineAddresses().filter((ip) => isIPv4(ip) && !ip.startsWith("127."));
+  return [...outward, ...machineNames()];
+}
+
 /** Describes a code with the places at which a server that listens on `port` can be reached. */
 export function pairingOffer(
-  { host, tlsEnabled: secure }: Config,
+  config: Config,
   server: { port: number; fingerprint: string },
   { code, expires }: { code: Buffer; expires: Date },
 ): PairingOffer {
-  const outward = machineAddresses().filter((ip) => isIPv4(ip) && !ip.startsWith("127."));
-  const everywhere = host === "0.0.0.0" || host === "::";
-  const hosts = everywhere ? [...outward, ...machineNames()] : [host];
+  const { tlsEnabled: secure } = config;
+  const hosts = reachableHosts(config);
   return {
     code: typedCode(code),
-    urls: hosts.map((name) => pairingUrl({ host: name, secure, code, ...server })),
+    urls: hosts.map((host) => pairingUrl({ host, secure, code, ...server })),
     fingerprint: server.fingerprint,
     expires_at: expires.toISOString(),
   };

@@ -30,6 +30,22 @@ export type Scope = (typeof scopes)[number];
 const publicKey = v.pipe(v.string(), v.nonEmpty(), v.maxLength(8192));
 const signature = v.pipe(v.string(), v.nonEmpty(), v.maxLength(8192));
 
+/** Bytes in base64url, as a browser's PushSubscription gives them. */
+const bytesOf = (length: number) =>
+  v.pipe(
+    v.string(),
+    v.regex(
+      new RegExp(`^[A-Za-z0-9_-]{${Math.ceil((length * 4) / 3)}}$`),
+      `Expected ${length} bytes in base64url`,
+    ),
+  );
+/** Where a device is notified, as its browser's `PushSubscription.toJSON()` has it. */
+export const pushSubscription = v.strictObject({
+  endpoint: v.pipe(v.string(), v.url(), v.maxLength(2048)),
+  keys: v.strictObject({ p256dh: bytesOf(65), auth: bytesOf(16) }),
+});
+export type PushSubscription = Readonly<v.InferOutput<typeof pushSubscription>>;
+
 export interface ClientRow {
   about: string;
   /** Whether the message is about one project, and so must name it. */
@@ -124,6 +140,15 @@ export const clientMessages = {
     cost: 1,
     reply: "project_left",
     data: nothing,
+  },
+  project_view: {
+    about:
+      "Say whether somebody looks at a joined project now; then nobody is notified about it. Ends with the subscription",
+    project: true,
+    scope: "read",
+    cost: 1,
+    reply: "project_viewed",
+    data: v.strictObject({ visible: v.boolean() }),
   },
   project_trust: {
     about: "Say whether the directory's own settings may take effect, from the next run on",
@@ -273,6 +298,30 @@ export const clientMessages = {
       device_id: v.pipe(v.string(), v.nonEmpty(), v.maxLength(128)),
       keep_runs: v.optional(v.boolean(), false),
     }),
+  },
+  push_key: {
+    about: "Ask for the key that a browser needs to subscribe to Web Push",
+    project: false,
+    scope: "read",
+    cost: 1,
+    reply: "push_key_response",
+    data: nothing,
+  },
+  push_subscribe: {
+    about: "Have this device notified; a device has one subscription, the newest",
+    project: false,
+    scope: "read",
+    cost: 1,
+    reply: "push_subscribed",
+    data: pushSubscription,
+  },
+  push_unsubscribe: {
+    about: "Have this device notified no more",
+    project: false,
+    scope: "read",
+    cost: 1,
+    reply: "push_unsubscribed",
+    data: nothing,
   },
   health: {
     about: "Ask how the server and the agent are",
@@ -580,6 +629,26 @@ export const serverMessages = {
     about: "That device is shut out",
     kind: "reply",
     data: v.strictObject({ device_id: v.string() }),
+  },
+  project_viewed: {
+    about: "What this connection has said",
+    kind: "reply",
+    data: v.strictObject({ visible: v.boolean() }),
+  },
+  push_key_response: {
+    about: "The server's public key (VAPID), an uncompressed point in base64url",
+    kind: "reply",
+    data: v.strictObject({ public_key: bytesOf(65) }),
+  },
+  push_subscribed: {
+    about: "This device is notified",
+    kind: "reply",
+    data: v.strictObject({}),
+  },
+  push_unsubscribed: {
+    about: "This device is notified no more",
+    kind: "reply",
+    data: v.strictObject({}),
   },
   project_left: { about: "Unsubscribed", kind: "reply", data: v.strictObject({}) },
   messages_response: {

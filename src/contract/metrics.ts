@@ -73,6 +73,12 @@ export const metrics = {
     labels: [],
     buckets: [1, 5, 15, 60, 300, 3600],
   },
+  notifications_total: {
+    kind: "counter",
+    about:
+      "Notifications by channel (webpush, webhook, ntfy): sent, failed, dropped unsent, or gone with the subscription",
+    labels: ["channel", "outcome"],
+  },
   processes_warm: { kind: "gauge", about: "Idle agents that wait for a next prompt", labels: [] },
   warm_hits_total: { kind: "counter", about: "Prompts taken by a warm agent", labels: [] },
   warm_misses_total: {

@@ -59,10 +59,20 @@ const listOf = <S extends v.GenericSchema<string, string>>(item: S) =>
     v.array(item),
   );
 
+const webAddress = v.pipe(
+  text,
+  v.check(
+    (address) => /^https?:$/.test(URL.parse(address)?.protocol ?? ""),
+    "Expected an http or https address",
+  ),
+);
+
 export interface OptionRow {
   file: string;
   env: string;
   type: v.GenericSchema;
+  /** Its value is never shown, only that there is one. */
+  secret?: true;
   /** As somebody would write it; `null` means unset. */
   default: string | number | boolean | null;
   about: string;
@@ -338,6 +348,73 @@ export const options = {
     default: 0,
     about: "Days that full log files are kept; 0 keeps them for ever",
   },
+  notifyWebhook: {
+    file: "notify.webhook",
+    env: "PA_NOTIFY_WEBHOOK",
+    type: v.nullable(webAddress),
+    secret: true,
+    default: null,
+    about: "Address that gets each notification as JSON, by POST",
+  },
+  notifyNtfy: {
+    file: "notify.ntfy",
+    env: "PA_NOTIFY_NTFY",
+    type: v.nullable(
+      v.pipe(
+        webAddress,
+        v.check(
+          (address) => URL.parse(address)?.pathname !== "/",
+          "Expected an address with a topic",
+        ),
+      ),
+    ),
+    secret: true,
+    default: null,
+    about: "Topic of an ntfy server that gets each notification, such as https://ntfy.sh/TOPIC",
+  },
+  notifyNtfyToken: {
+    file: "notify.ntfy_token",
+    env: "PA_NOTIFY_NTFY_TOKEN",
+    type: v.nullable(v.pipe(text, v.regex(/^[\x21-\x7e]+$/, "Expected a token without spaces"))),
+    secret: true,
+    default: null,
+    about: "Access token for that topic, if it needs one",
+  },
+  notifyTimeout: {
+    file: "notify.timeout",
+    env: "PA_NOTIFY_TIMEOUT",
+    type: v.pipe(duration, v.minValue(100, "Expected at least 100ms")),
+    default: "10s",
+    about: "Time that one attempt to deliver a notification may take; there are four",
+  },
+  notifyPushServices: {
+    file: "notify.push_services",
+    env: "PA_NOTIFY_PUSH_SERVICES",
+    type: v.nullable(
+      listOf(
+        v.pipe(
+          v.string(),
+          v.toLowerCase(),
+          v.regex(
+            /^(\*\.)?[a-z0-9.-]+(:\d+)?$/,
+            "Expected host names, with ports unless they are 443; *. stands for all below",
+          ),
+        ),
+      ),
+    ),
+    default: null,
+    about: "Hosts of Web Push services besides those of the usual browsers",
+  },
+  notifyPushContact: {
+    file: "notify.push_contact",
+    env: "PA_NOTIFY_PUSH_CONTACT",
+    type: v.pipe(
+      text,
+      v.regex(/^(mailto:[^\s@<>]+@|https:\/\/)[^\s@<>]+$/, "Expected mailto:… or https://…"),
+    ),
+    default: "mailto:pocket-agent@example.com",
+    about: "Whom a push service may write to (VAPID); Apple refuses names that are not public",
+  },
   claudeBinary: {
     file: "claude.binary",
     env: "PA_CLAUDE_BINARY",
@@ -387,6 +464,7 @@ export const options = {
     type: v.nullable(
       listOf(v.pipe(v.string(), v.regex(/^[A-Za-z_][A-Za-z0-9_]*=/, "Expected NAME=value"))),
     ),
+    secret: true,
     default: null,
     about: "Environment variables for the agent, as NAME=value",
   },

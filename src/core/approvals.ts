@@ -1,5 +1,6 @@
 import { Fault } from "../contract/errors.ts";
 import type { Actor, PermissionRequest, Resolution, Scope } from "../contract/messages.ts";
+import type { Alerts } from "./alerts.ts";
 import { event } from "./feed.ts";
 import type { Ledger } from "./ledger.ts";
 import {
@@ -33,12 +34,14 @@ const maxOutcomes = 256;
 /** What the agent asks of people. A request outlives every client, and is answered exactly once. */
 export class Approvals {
   readonly #ledger: Ledger;
+  readonly #alerts: Alerts;
   readonly #deps: ProjectDeps;
   readonly #pending = new Map<string, Pending>();
   readonly #outcomes = new Map<string, Resolution>();
 
-  constructor(ledger: Ledger, deps: ProjectDeps) {
+  constructor(ledger: Ledger, alerts: Alerts, deps: ProjectDeps) {
     this.#ledger = ledger;
+    this.#alerts = alerts;
     this.#deps = deps;
   }
 
@@ -68,6 +71,8 @@ export class Approvals {
       kind: request.kind,
     });
     this.#changed();
+    // A server that goes down has withdrawn it by now.
+    if (this.#pending.has(request.permission_id)) this.#alerts.asked(request);
   }
 
   /** A person answers. The first answer wins; what the person allowed for later comes back. */

@@ -50,6 +50,11 @@ export class Feed {
     return this.log.lastSeq();
   }
 
+  /** Whether somebody looks at the project, as far as its clients say. */
+  get inView(): boolean {
+    return [...this.#subscriptions].some(({ visible }) => visible);
+  }
+
   /** Why the last write failed; undefined while writing works. */
   get failing(): Fault | undefined {
     return this.#failing;

@@ -13,6 +13,7 @@ import type {
   ServerType,
   Session,
 } from "../contract/messages.ts";
+import type { Notification } from "../contract/notifications.ts";
 
 export interface Clock {
   readonly now: () => Date;
@@ -38,6 +39,11 @@ export interface Outlet {
   readonly unsubscribe: (topic: string) => void;
   /** Whether the socket is still open. */
   readonly open: () => boolean;
+}
+
+/** Reaches people who are not connected. Returns at once and never throws. */
+export interface Notifications {
+  readonly send: (notification: Notification) => void;
 }
 
 /** Counts and log lines. Fields hold ids and lengths, never what people wrote. */

@@ -9,6 +9,7 @@ import type {
 } from "../contract/messages.ts";
 import type { Config } from "../contract/options.ts";
 import { refuseBypass } from "./agent-request.ts";
+import { Alerts } from "./alerts.ts";
 import { type Answerer, Approvals } from "./approvals.ts";
 import { Conversation } from "./conversation.ts";
 import { Executions } from "./executions.ts";
@@ -21,6 +22,7 @@ import type {
   Clock,
   Directories,
   Disk,
+  Notifications,
   ProjectMetadata,
   ProjectStore,
   SessionBook,
@@ -41,6 +43,7 @@ export interface ProjectDeps {
   readonly store: ProjectStore;
   readonly directories: Directories;
   readonly disk: Disk;
+  readonly notifications: Notifications;
   /** Whether what a device has asked for may still be done. */
   readonly admits: (deviceId: string) => boolean;
   readonly stats: ExecutionStats;
@@ -65,6 +68,7 @@ export class Project {
   readonly feed: Feed;
   readonly #deps: ProjectDeps;
   readonly #ledger: Ledger;
+  readonly #alerts: Alerts;
   readonly #approvals: Approvals;
   readonly #executions: Executions;
   readonly #conversation: Conversation;
@@ -87,7 +91,8 @@ export class Project {
         ended: (run, outcome) => this.#ended(run, outcome),
       },
     });
-    this.#approvals = new Approvals(this.#ledger, deps);
+    this.#alerts = new Alerts(feed, metadata.path, deps.notifications);
+    this.#approvals = new Approvals(this.#ledger, this.#alerts, deps);
     this.#intake = new Intake(this.#ledger, this.#executions, deps);
     const directory = () => this.#intake.directory();
     this.#conversation = new Conversation(this.#ledger, this.#approvals, { deps, directory });
@@ -137,7 +142,9 @@ export class Project {
 
   /** Settles what a server that went down left behind, and gives queued prompts their place. */
   recover(): void {
+    const interrupted = this.#ledger.status.state === "EXECUTING";
     this.#approvals.adopt(this.#ledger.recover());
+    if (interrupted) this.#alerts.ended("interrupted", false);
     if (this.#executions.queued === 0) return;
     for (const entry of this.#executions.queue) this.#deps.queue.add(this, entry);
   }
@@ -314,6 +321,7 @@ export class Project {
 
   #ended(run: Run, outcome: Outcome): void {
     if (run.solicited) this.#executions.note(run.id, statusOf[outcome]);
+    this.#alerts.ended(outcome, this.#executions.queued > 0);
     this.#deps.queue.schedule();
   }
 

@@ -14,6 +14,8 @@ const pageBytes = 128 * 1024;
  * synchronous block as the test that the log has nothing more: an await between would be a gap.
  */
 export class Subscription {
+  /** Whether its client has said that somebody looks at the project. */
+  visible = false;
   readonly #feed: Feed;
   readonly #outlet: Outlet;
   readonly #clock: Clock;

@@ -130,6 +130,18 @@ export class Connection {
     return subscription;
   }
 
+  /** Notes whether somebody looks at a project here. Throws if it has not been joined. */
+  view(projectId: string, visible: boolean): void {
+    const subscription = this.#joined.get(projectId);
+    if (!subscription || subscription.stopped)
+      throw new Fault(
+        "INVALID_MESSAGE",
+        "Cannot tell who looks at the project: this connection has not joined it; send project_join first",
+        { path: "project_id" },
+      );
+    subscription.visible = visible;
+  }
+
   leave(projectId: string): void {
     this.#joined.get(projectId)?.stop();
     this.#joined.delete(projectId);

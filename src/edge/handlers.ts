@@ -1,6 +1,7 @@
 import type { Access } from "../access/access.ts";
 import type { AuditEvent } from "../access/audit.ts";
 import type { Identity } from "../access/authentication.ts";
+import type { WebPush } from "../notifications/web-push.ts";
 import { type CloseCode, Fault } from "../contract/errors.ts";
 import type { AgentOptions } from "../contract/agent-options.ts";
 import type {
@@ -15,6 +16,7 @@ import type { Projects } from "../core/projects.ts";
 import { accessHandlers } from "./access-handlers.ts";
 import type { Connection } from "./connection.ts";
 import { messages } from "./page.ts";
+import { pushHandlers } from "./push-handlers.ts";
 
 /** All who are connected, by their devices. */
 export interface Clients {
@@ -30,6 +32,7 @@ export interface HandlerContext {
   readonly directories: Directories;
   readonly access: Access;
   readonly clients: Clients;
+  readonly webPush: WebPush;
   /** Shuts a device out at once; resolves when that is on the disk and nothing of it runs. */
   readonly revoke: Revoke;
   readonly health: () => Promise<Health>;
@@ -64,6 +67,7 @@ export type Handlers = {
  */
 export const handlers: Handlers = {
   ...accessHandlers,
+  ...pushHandlers,
 
   async project_create({ data }, { projects, audit }) {
     const project = await projects.create(data.path, data.trusted ?? null);
@@ -106,6 +110,12 @@ export const handlers: Handlers = {
     projects.get(project_id);
     connection.leave(project_id);
     return { type: "project_left", data: {} };
+  },
+
+  project_view({ project_id, data }, { connection, projects }) {
+    projects.get(project_id);
+    connection.view(project_id, data.visible);
+    return { type: "project_viewed", data };
   },
 
   async execute({ project_id, data }, { connection, projects, audit }) {

@@ -320,6 +320,19 @@ describe("a webhook", () => {
     ).toMatchObject({ reason: "ECONNREFUSED", attempts: 1 });
   });
 
+  test("that falls far behind gets the newest, and what it does not get is counted", async () => {
+    await setUp({ PA_NOTIFY_TIMEOUT: "1h" });
+    hook.answer("silence");
+    await execute("parallel:80");
+    const requests = [];
+    while (requests.length < 80) requests.push(await client.next("permission_request"));
+    await client.expect("project_state", "agent_kill", { project_id });
+    // One is on its way, or was not yet, and 64 wait.
+    expect(await counted("webhook", "dropped")).toBeWithin(15, 17);
+    await app[Symbol.asyncDispose]();
+    expect(await counted("webhook", "dropped")).toBeWithin(79, 81);
+  });
+
   test("that is too slow is asked again", async () => {
     await setUp({ PA_NOTIFY_TIMEOUT: "100ms" });
     hook.answer("silence");
@@ -402,6 +415,20 @@ describe("a server that stops in the middle", () => {
     await client.run(project_id, "say:x");
     expect(await told()).toMatchObject({ event: "finished" });
     expect(hook.received).toHaveLength(3);
+  });
+
+  test("in order, asks nobody for what nobody can answer any more", async () => {
+    await setUp();
+    await client.expect("project_state", "execute", {
+      project_id,
+      data: { prompt: `stream:5:20\ntool:Bash:{"command":"make"}` },
+    });
+    await client.next("agent_message", ({ data }) => data.type === "stream_event");
+    await app.app.drain("test");
+    expect(await told()).toMatchObject({ event: "failed" });
+    const requests = client.received.filter(({ type }) => type === "permission_request");
+    expect(requests).toHaveLength(1);
+    expect(hook.received).toHaveLength(1);
   });
 
   test("by a signal, tells of the run that it ends", async () => {

@@ -160,6 +160,11 @@ test("who unsubscribes, or is revoked, is forgotten at once, what is to be tried
   expect(onDisk()).toContain(gone.endpoint);
   await client.expect("push_unsubscribed", "push_unsubscribe");
   expect(onDisk()).not.toContain(gone.endpoint);
+  const audit = readFileSync(join(home, "data", "audit.jsonl"), "utf8");
+  expect(audit).toContain(`"event":"push_subscribed"`);
+  expect(audit).toContain(`"service":"${service.url.host}"`);
+  expect(audit).toContain(`"event":"push_unsubscribed"`);
+  expect(`${audit}${server.log}`).not.toContain(gone.endpoint);
   service.answer({ status: 503, headers: { "retry-after": "1" } });
   await client.run(project_id, "say:x");
   expect(revoked.has(await service.next())).toBeTrue();

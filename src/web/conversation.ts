@@ -48,10 +48,19 @@ export class Conversation implements Disposable {
     const known = this.#epoch !== "" && !this.hasNewer.value && lastSeq - this.#cursor <= maxGap;
     await this.#attempt(async () => {
       const joined = await this.#enter(known);
-      if (known && joined.resume === "ok") return;
-      if (known) await this.#enter(false);
-      await this.#newest();
+      const resumed = known && joined.resume === "ok";
+      if (known && !resumed) await this.#enter(false);
+      this.look();
+      if (!resumed) await this.#newest();
     });
+  }
+
+  /** Says whether somebody looks, so that nobody is told by a notification what is seen here. */
+  look(): void {
+    const data = { visible: !document.hidden };
+    const said = this.#link.request("project_view", { project: this.id, data });
+    // Without a connection it is said again after the next join.
+    said.catch(() => undefined);
   }
 
   /** Reads a page before what is loaded. */

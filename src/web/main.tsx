@@ -13,8 +13,6 @@ const store = new Store();
 const root = document.querySelector("#app");
 if (root) render(<App store={store} invitation={invitation} />, root);
 store.start();
-// Where the certificate is not trusted the browser refuses: the page works, but is not installed.
-navigator.serviceWorker?.register("/sw.js").catch(() => undefined);
 
 /** The code must not stay in the address, the history or a screenshot: before anything else. */
 function takeInvitation(): void {

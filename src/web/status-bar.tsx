@@ -47,6 +47,30 @@ export function StandingText({ standing }: { standing: Standing }) {
   );
 }
 
+/** Whether this device is told when the agent needs somebody. */
+function Shoulder({ store }: { store: Store }) {
+  const { notifications } = store;
+  const told = notifications.told.value;
+  if (told === "blocked")
+    return <p class="hint">Notifications are blocked for this page in the browser's settings.</p>;
+  if (told === "impossible")
+    return (
+      <p class="hint">
+        No notifications here: the browser gives them only to pages with a certificate that it
+        trusts, and on an iPhone only to those on the home screen.
+      </p>
+    );
+  const change = async () =>
+    await (told === "on" ? notifications.turnOff() : notifications.turnOn());
+  return (
+    <button type="button" onClick={() => store.attempt(change)}>
+      {told === "on"
+        ? "Stop notifying this device"
+        : "Notify this device when the agent needs somebody, is done or has failed"}
+    </button>
+  );
+}
+
 /** What went wrong last. */
 export function Trouble({ store }: { store: Store }) {
   const { trouble } = store;
@@ -99,6 +123,7 @@ function About({ store, close }: { store: Store; close: () => void }) {
         <dt>Fingerprint of the server's key</dt>
         <dd class="mono">{server.value?.id}</dd>
       </dl>
+      {device.value && <Shoulder store={store} />}
       {standing.value.at === "offline" && (
         <button type="button" onClick={() => store.link.wake()}>
           Try now

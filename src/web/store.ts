@@ -9,6 +9,7 @@ import {
   type RequestData,
   type RequestType,
 } from "./link.ts";
+import { Notifications } from "./notifications.ts";
 import { Outbox } from "./outbox.ts";
 import { place } from "./place.ts";
 
@@ -16,6 +17,7 @@ import { place } from "./place.ts";
 export class Store {
   readonly link = new Link();
   readonly outbox = new Outbox(this.link);
+  readonly notifications = new Notifications(this.link);
   readonly projects = signal<ReadonlyMap<string, ProjectState>>(new Map());
   /** Whether the list was read; before that an empty one means nothing. */
   readonly loaded = signal(false);
@@ -51,6 +53,8 @@ export class Store {
       document.title = `${waiting > 0 ? `(${waiting}) ` : ""}Pocket Agent`;
     });
     this.attempt(async () => await this.outbox.load());
+    this.attempt(async () => await this.notifications.install());
+    document.addEventListener("visibilitychange", () => this.conversation.peek()?.look());
     this.link.start();
   }
 

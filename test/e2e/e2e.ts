@@ -2,6 +2,7 @@
 /* oxlint-disable import/no-unassigned-import -- each file registers its tests */
 import "./answers.ts";
 import "./approvals.ts";
+import "./console.ts";
 import "./conversations.ts";
 import "./failures.ts";
 import "./hostile.ts";

@@ -197,6 +197,37 @@ describe.each([
   });
 });
 
+test("a long conversation is read page by page, and what is read stays where it is", async () => {
+  await using setup = await withProject();
+  await setup.client.run(setup.id, "say:the very first");
+  await setup.client.run(setup.id, "flood:700:40");
+  const page = await browser.open(setup.url, phone);
+  const box = page.getByRole("region", { name: "Conversation" });
+  await sees(page, /^Done/);
+  let steps = 0;
+  while ((await box.getByText("The beginning").count()) === 0) {
+    // The upper edge is where more is put: what was there must not move by that.
+    const moved = await box.evaluate(async (element) => {
+      element.scrollTop = 300;
+      const item = [...element.querySelectorAll(".item")].find(
+        (one) => one.getBoundingClientRect().bottom > element.getBoundingClientRect().top,
+      );
+      const before = item?.getBoundingClientRect().top ?? Number.NaN;
+      await new Promise((resolve) => setTimeout(resolve, 100));
+      return (item?.getBoundingClientRect().top ?? Number.NaN) - before;
+    });
+    expect(Math.abs(moved)).toBeLessThan(2);
+    expect(await page.locator(".item").count()).toBeLessThanOrEqual(120);
+    steps += 1;
+  }
+  expect(steps).toBeGreaterThan(10);
+  await sees(page, "the very first");
+  await page.getByRole("button", { name: "Go to the end" }).click();
+  await sees(page, /^Done/);
+  await say(page, "say:and the last");
+  await sees(page, /^and the last/);
+});
+
 test("what one browser does, the other sees", async () => {
   await using setup = await withProject();
   const one = await browser.open(setup.url, phone);

@@ -70,6 +70,8 @@ export class Conversation implements Disposable {
     this.loading.value = "older";
     await this.#attempt(async () => {
       const page = await this.#page({ before_seq: first.seq });
+      // Somebody went elsewhere meanwhile.
+      if (this.#entries[0] !== first) return;
       this.#entries = [...page.messages, ...this.#entries];
       this.hasOlder.value = page.has_more;
       if (this.#entries.length > maxEntries) {
@@ -87,6 +89,7 @@ export class Conversation implements Disposable {
     this.loading.value = "newer";
     await this.#attempt(async () => {
       const page = await this.#page({ after_seq: last.seq });
+      if (this.#entries.at(-1) !== last) return;
       this.#entries = [...this.#entries, ...page.messages];
       this.#trimStart();
       // Events that came while it was read were not kept.
@@ -97,8 +100,7 @@ export class Conversation implements Disposable {
 
   /** Goes to the newest page, wherever it was. */
   async toNewest(): Promise<void> {
-    if (!this.hasNewer.value || this.loading.value) return;
-    await this.#attempt(async () => await this.#newest());
+    if (this.hasNewer.value) await this.#attempt(async () => await this.#newest());
   }
 
   /** Takes a frame about this project. */

@@ -41,7 +41,8 @@ export function useWindow(store: Store, conversation: Conversation) {
     if (!element) return;
     const below = element.scrollHeight - element.scrollTop - element.clientHeight;
     anchor.current = anchorOf(element);
-    if (newest && below < 8) {
+    // What is on its way to the newest stays at the end of what there is until then.
+    if (below < 8 && (newest || stuck)) {
       setStuck(true);
       return;
     }

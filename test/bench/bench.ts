@@ -6,6 +6,7 @@ import { cpus, loadavg, release } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { approvals } from "./approvals.ts";
+import { console as webConsole } from "./console.ts";
 import { type Figure, holds, table } from "./figure.ts";
 import { firstToken } from "./first-token.ts";
 import { health } from "./health.ts";
@@ -33,6 +34,7 @@ const rows = {
   idle,
   "slow-subscriber": slowSubscriber,
   "noisy-agent": noisyAgent,
+  console: webConsole,
 } satisfies Record<string, (lab: Lab) => Promise<Figure[]>>;
 
 const usage = `bun run bench [options]

@@ -4,7 +4,10 @@ import { makeRecord } from "../../src/adapters/log-record.ts";
 import type { ProjectEvent } from "../../src/contract/messages.ts";
 
 const begin = Date.parse("2026-01-01T00:00:00Z");
-const text = "x".repeat(150);
+const said = JSON.stringify({
+  type: "assistant",
+  message: { content: [{ type: "text", text: "x".repeat(150) }] },
+});
 
 /** Writes log files of a project in the format of the server's own. */
 export class LogMaker {
@@ -42,8 +45,7 @@ export class LogMaker {
 
   #lines(count: number): string {
     let lines = "";
-    for (let made = 0; made < count; made += 1)
-      lines += this.#line("claude", `{"type":"assistant","message":{"text":"${text}"}}`);
+    for (let made = 0; made < count; made += 1) lines += this.#line("claude", said);
     return lines;
   }
 

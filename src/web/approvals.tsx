@@ -110,14 +110,6 @@ function Tool({ request, scope, answer, busy }: CardProps) {
         allow={() => allow()}
         blocked={edited !== undefined && !updated}
       >
-        {scope === "full" && rules.length > 0 && edited === undefined && (
-          <button type="button" disabled={busy} onClick={() => allow({ remember: true })}>
-            Always this session:{" "}
-            <code>
-              <Visible text={rules.map(ruleText).join(", ")} />
-            </code>
-          </button>
-        )}
         {scope === "full" && (
           <button
             type="button"
@@ -127,6 +119,14 @@ function Tool({ request, scope, answer, busy }: CardProps) {
             }
           >
             {edited === undefined ? "Edit" : "As it was"}
+          </button>
+        )}
+        {scope === "full" && rules.length > 0 && edited === undefined && (
+          <button type="button" disabled={busy} onClick={() => allow({ remember: true })}>
+            Always this session:{" "}
+            <code>
+              <Visible text={rules.map(ruleText).join(", ")} />
+            </code>
           </button>
         )}
       </Decision>

@@ -59,10 +59,10 @@ export function Decision({ scope, answer, busy, name, allow, blocked, children }
       <button type="button" class="allow" disabled={busy || blocked} onClick={allow}>
         {name}
       </button>
-      {children}
       <button type="button" class="deny" disabled={busy} onClick={() => setReason("")}>
         Deny…
       </button>
+      {children}
     </div>
   );
 }

@@ -120,7 +120,7 @@ function Tool({ tool }: { tool: ToolItem }) {
           ))}
         </div>
       )}
-      {tool.result && <Result result={tool.result} />}
+      {tool.result && <Result result={tool.result} folded={changes.has(tool.name)} />}
     </Fold>
   );
 }
@@ -146,15 +146,25 @@ function Resolved({ tool: { resolution } }: { tool: ToolItem }) {
   );
 }
 
-function Result({ result: { text, images, failed } }: { result: ToolResult }) {
+/** What these give back is only that they did it. */
+const changes: ReadonlySet<string> = new Set(["Edit", "MultiEdit", "NotebookEdit", "Write"]);
+
+function Result({ result, folded }: { result: ToolResult; folded: boolean }) {
+  const { text, images, failed } = result;
+  const about = `${failed ? "Failed" : "Output"}: ${extent(text)}`;
   return (
     <div class={failed ? "output failed" : "output"}>
-      {text !== "" && (
-        <div class="extent">
-          {failed ? "Failed" : "Output"}: {extent(text)}
-        </div>
-      )}
-      {text !== "" && <Code text={text} />}
+      {text !== "" &&
+        (folded && !failed ? (
+          <Fold class="extent" summary={about}>
+            <Code text={text} />
+          </Fold>
+        ) : (
+          <>
+            <div class="extent">{about}</div>
+            <Code text={text} />
+          </>
+        ))}
       {images.map(({ mediaType, data }) =>
         // An SVG is a document of the agent's own.
         /^image\/(png|jpeg|gif|webp)$/.test(mediaType) ? (

@@ -86,7 +86,7 @@ export function PromptBox({ store, conversation }: { store: Store; conversation:
           value={text}
           dir="auto"
           aria-label="Prompt"
-          placeholder={busy ? "Say what is next" : "What should be done?"}
+          placeholder={busy ? "What next?" : "What should be done?"}
           onInput={(event) => setText(event.currentTarget.value)}
           onKeyDown={keys}
           onPaste={(event) => {

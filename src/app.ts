@@ -7,6 +7,7 @@ import { type Data, openData, type Surroundings } from "./data.ts";
 import { Control } from "./edge/control.ts";
 import { health as readHealth } from "./edge/health.ts";
 import { createHttp } from "./edge/http.ts";
+import { localDoor } from "./edge/local-door.ts";
 import { EdgeServer } from "./edge/server.ts";
 import { version } from "./version.ts";
 
@@ -44,10 +45,11 @@ export async function start(config: Config, around: Surroundings): Promise<App> 
     return readHealth({ ...data, version, unloaded: data.unloaded(), ...now });
   };
   const http = openHttp(data, health, around);
-  const server = starting.use(new EdgeServer({ ...data, health, http }));
-  edge = server;
   const path = controlPath(config.dataDir, around.env);
-  starting.use(new Control({ ...data, path, port: server.port }));
+  const door = localDoor(path);
+  const server = starting.use(new EdgeServer({ ...data, health, http, door }));
+  edge = server;
+  starting.use(new Control({ ...data, path, port: server.port, door }));
   starting.use(everyTenSeconds(data, { server, system, uptime }));
   metrics.gauge("build_info", { version }, 1);
   access.audit.record("start", { version, pid: process.pid });

@@ -49,7 +49,7 @@ test("a backup made while agents write is a history without gaps, and can be ser
   const { code, out, err } = await command(home, "backup", to, "--json");
   expect({ code, err }).toEqual({ code: 0, err: "" });
   expect(JSON.parse(out)).toMatchObject({ to, files: expect.any(Number) });
-  for (const left of ["server.lock", "control.sock", "runs", "trash"])
+  for (const left of ["server.lock", "control.sock", "control.ws", "runs", "trash"])
     expect(existsSync(join(to, left))).toBe(false);
   for (const entry of readdirSync(to, { recursive: true, withFileTypes: true })) {
     const mode = statSync(join(entry.parentPath, entry.name)).mode & 0o777;

@@ -20,7 +20,15 @@ class ScopedConnection extends Connection {
 
   constructor(scope: Scope | "none", socket: ServerWebSocket<unknown>) {
     const config = loadConfig([], {});
-    super(socket, { config, clock, telemetry, sent: nothing, address: "::1", login: undefined });
+    super(socket, {
+      config,
+      clock,
+      telemetry,
+      sent: nothing,
+      address: "::1",
+      login: undefined,
+      known: null,
+    });
     this.#scope = scope;
   }
 

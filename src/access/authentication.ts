@@ -4,7 +4,7 @@ import type { Clock, Telemetry } from "../core/ports.ts";
 import type { AuditLog } from "./audit.ts";
 import type { AuthorizedKeys } from "./authorized-keys.ts";
 import { type Binding, loginText, namespaces } from "./challenge.ts";
-import type { Device, Devices } from "./devices.ts";
+import { type Device, type Devices, localDevice } from "./devices.ts";
 import type { Pairing, PairingAttempt } from "./pairing.ts";
 import { fingerprint, publicKeyBlob } from "./ssh-key.ts";
 import { verifySshSignature } from "./ssh-signature.ts";
@@ -140,6 +140,7 @@ export class Authentication {
 
   /** Whether a device is one that may come in, from wherever. */
   admits(deviceId: string): boolean {
+    if (deviceId === localDevice.id) return true;
     const { devices, keys } = this.#parts;
     const known = devices.get(deviceId);
     if (known && known.kind !== "ssh") return true;

@@ -31,6 +31,9 @@ const schema = v.object({
   denied: v.array(v.string()),
 });
 
+/** How the owner of this machine is called, who comes through the local socket. */
+export const localDevice = { id: "local", name: "local" } as const;
+
 /** Who may come in, as this server recorded it. Roles come from here, never from a client. */
 export type Device = Readonly<v.InferOutput<typeof device>>;
 

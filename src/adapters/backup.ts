@@ -7,7 +7,7 @@ import { Fault } from "../contract/errors.ts";
 import { systemCode } from "./storage-fault.ts";
 
 /** What belongs to the running server, or to nobody any more. */
-const left = new Set(["server.lock", "control.sock", "runs", "trash"]);
+const left = new Set(["server.lock", "control.sock", "control.ws", "runs", "trash"]);
 
 /** What is to be copied: a whole file as it is now, or the beginning of one that only grows. */
 type Item =

@@ -83,9 +83,8 @@ export class ConnectedClients implements Clients, Iterable<Connection> {
   /** Who is connected as whom. */
   sessions(): SessionInfo[] {
     return Array.from(this.#connections, (connection) => {
-      const { id, address, login, connectedAt: connected_at, joined: projects } = connection;
-      const known = login?.device;
-      const device = known ? { id: known.id, name: known.name, scope: known.scope } : null;
+      const { id, address, actor, scope, connectedAt: connected_at, joined: projects } = connection;
+      const device = actor && scope !== "none" ? { ...actor, scope } : null;
       return { connection: id, device, address, connected_at, projects: [...projects] };
     });
   }

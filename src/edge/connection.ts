@@ -23,6 +23,8 @@ export interface ConnectionDeps {
   readonly address: string;
   /** Undefined where nobody needs to log in. */
   readonly login: Login | undefined;
+  /** Who comes without logging in; null where nobody knows. */
+  readonly known: Actor | null;
 }
 
 /** One client: its socket, what it has joined, and how it behaves. */
@@ -64,7 +66,7 @@ export class Connection {
 
   /** The device behind it; null where nobody needs to log in. */
   get actor(): Actor | null {
-    return this.login?.actor ?? null;
+    return this.login ? this.login.actor : this.#deps.known;
   }
 
   /** Ids of the projects it has joined. */

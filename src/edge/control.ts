@@ -1,5 +1,5 @@
 import type { Socket, UnixSocketListener } from "bun";
-import { chmodSync, mkdirSync, rmSync, statSync } from "node:fs";
+import { chmodSync, rmSync } from "node:fs";
 import { dirname } from "node:path";
 import * as v from "valibot";
 import type { Access } from "../access/access.ts";
@@ -15,7 +15,9 @@ import type { Clock, Telemetry } from "../core/ports.ts";
 import type { Projects } from "../core/projects.ts";
 import type { ConnectedClients } from "./clients.ts";
 import type { Revoke } from "./handlers.ts";
+import { type LocalDoor, prepareFolder } from "./local-door.ts";
 import { operate, type Operation, operations } from "./operations.ts";
+import { Tunnel } from "./tunnel.ts";
 
 /** How a code came to its end: with a device, or why without one. */
 export type PairingEnding =
@@ -33,12 +35,17 @@ interface ControlParts {
   /** Where to listen, and where clients are listened to. */
   readonly path: string;
   readonly port: number;
+  /** Where callers go who want to be clients. */
+  readonly door: LocalDoor;
 }
 
 /** One caller: what it has sent, what it has not taken yet, and what it is asked. */
 interface Caller {
   readonly splitter: LineSplitter;
   readonly late: Disposable;
+  /** What came before the end of its first line, which tells a client from a command. */
+  opening: Buffer | undefined;
+  tunnel: Tunnel<Caller | undefined> | undefined;
   pending: Buffer;
   /** Why nothing will be done for it; said when it asks, so that it is not cut off in the middle. */
   refusal: string | undefined;
@@ -60,6 +67,8 @@ const request = v.variant("operation", [
 ]);
 const confirmation = v.strictObject({ confirm: v.boolean() });
 
+/** How a client begins; the line is complete with it. */
+const upgrade = Buffer.from("GET /ws HTTP/1.1\r\n");
 const maxCallers = 32;
 const progressMs = 500;
 const maxLineBytes = 1024 * 1024;
@@ -89,7 +98,7 @@ export class Control implements Disposable {
       socket: {
         open: (socket) => this.#open(socket),
         data: (socket, chunk) => this.#read(socket, chunk),
-        drain: (socket) => flush(socket),
+        drain: (socket) => (socket.data?.tunnel ? socket.data.tunnel.drained() : flush(socket)),
         close: (socket) => this.#close(socket),
         error: (_, error) => parts.log("warn", "the local socket failed", { error }),
       },
@@ -110,6 +119,8 @@ export class Control implements Disposable {
       late: clock.after(askWithinMs, () => {
         if (!socket.data?.asked) refuse(socket, "Cannot wait any longer: nothing was asked");
       }),
+      opening: Buffer.alloc(0),
+      tunnel: undefined,
       pending: Buffer.alloc(0),
       refusal: this.#refusal(peerPid(descriptorOf(socket))),
       asked: false,
@@ -133,6 +144,25 @@ export class Control implements Disposable {
     const caller = socket.data;
     if (!caller || caller.closing) return;
     if (caller.refusal !== undefined) return refuse(socket, caller.refusal);
+    if (caller.tunnel) return caller.tunnel.toServer(chunk);
+    if (!caller.opening) return this.#lines(socket, caller, chunk);
+    const opening = Buffer.concat([caller.opening, chunk]);
+    caller.opening = opening;
+    if (opening.length < upgrade.length && !opening.includes("\n")) return;
+    caller.opening = undefined;
+    if (opening.subarray(0, upgrade.length).equals(upgrade)) this.#admit(socket, caller, opening);
+    else this.#lines(socket, caller, opening);
+  }
+
+  /** A client of the one protocol that all clients speak, who is the owner of this machine. */
+  #admit(socket: Socket<Caller | undefined>, caller: Caller, opening: Buffer): void {
+    const tunnel = new Tunnel(socket, opening, this.#parts.door);
+    caller.asked = true;
+    caller.tunnel = tunnel;
+    caller.gone = () => tunnel[Symbol.dispose]();
+  }
+
+  #lines(socket: Socket<Caller | undefined>, caller: Caller, chunk: Uint8Array): void {
     for (const { text } of caller.splitter.push(chunk)) this.#line(socket, caller, text);
   }
 
@@ -204,14 +234,6 @@ export class Control implements Disposable {
     socket.data?.late[Symbol.dispose]();
     socket.data?.gone?.();
   }
-}
-
-/** A folder of the runtime directory's may have to be made; others' are refused. */
-function prepareFolder(folder: string): void {
-  mkdirSync(folder, { recursive: true, mode: 0o700 });
-  const { uid, mode } = statSync(folder);
-  if (uid !== process.getuid?.() || (mode & 0o077) !== 0)
-    throw new Error(`Cannot make the local socket: "${folder}" is not for this account alone`);
 }
 
 /** Bun's types do not have it. */

@@ -2,9 +2,10 @@ import type { Server, ServerWebSocket } from "bun";
 import type { Hono } from "hono";
 import { Admission } from "../access/admission.ts";
 import type { AuditEvent } from "../access/audit.ts";
+import { localDevice } from "../access/devices.ts";
 import { Login } from "../access/login.ts";
 import { protocolVersion, subprotocol } from "../contract/messages.ts";
-import type { ServerData, ServerType } from "../contract/messages.ts";
+import type { Actor, ServerData, ServerType } from "../contract/messages.ts";
 import type { Config } from "../contract/options.ts";
 import type { Clock, Publisher, Telemetry } from "../core/ports.ts";
 import { RateLimit } from "../core/rate-limit.ts";
@@ -13,12 +14,15 @@ import { type ConnectedClients, maxStrangers } from "./clients.ts";
 import { Connection } from "./connection.ts";
 import type { HandlerContext } from "./handlers.ts";
 import type { HttpEnv } from "./http.ts";
+import { listenAt, type LocalDoor } from "./local-door.ts";
 import { route } from "./route.ts";
 
 interface SocketData {
   /** What the upgrade said: where the client is, and by which name it knows the server. */
   readonly address: string;
   readonly audience: string;
+  /** Who it is, where that needs no login. */
+  readonly known: Actor | null;
   connection?: Connection;
 }
 
@@ -28,6 +32,8 @@ export interface ServeOptions extends Omit<HandlerContext, "connection" | "clien
   readonly clock: Clock;
   readonly telemetry: Telemetry;
   readonly http: Hono<HttpEnv>;
+  /** Where the owner comes in, whom the local socket has looked at. */
+  readonly door: LocalDoor;
 }
 
 /** Why an address cannot be listened on. */
@@ -45,6 +51,7 @@ const backpressureBytes = 16 * 1024 * 1024;
 export class EdgeServer implements Publisher, AsyncDisposable {
   readonly #options: ServeOptions;
   readonly #server: Server<SocketData>;
+  readonly #local: Server<SocketData>;
   readonly #admission: Admission;
   readonly #clients: ConnectedClients;
   /** Frames since the start. */
@@ -66,6 +73,10 @@ export class EdgeServer implements Publisher, AsyncDisposable {
     });
     const { config } = options;
     this.#server = this.#listen();
+    const local = { address: "local", audience: "", known: localDevice };
+    const welcome = (request: Request, server: Server<SocketData>) =>
+      upgrade(request, server, local);
+    this.#local = listenAt(options.door, welcome, this.#websocket());
     const everyMs = Math.min(1_000, config.pingInterval / 2, config.pongTimeout / 2);
     this.#liveness = setInterval(() => this.#tick(), everyMs);
   }
@@ -79,8 +90,10 @@ export class EdgeServer implements Publisher, AsyncDisposable {
   }
 
   publish(topic: string, type: ServerType, frame: string): void {
-    this.#server.publish(topic, frame, this.#options.config.wsCompression);
-    this.#sent(type, this.#server.subscriberCount(topic));
+    for (const server of [this.#server, this.#local]) {
+      server.publish(topic, frame, this.#options.config.wsCompression);
+      this.#sent(type, server.subscriberCount(topic));
+    }
   }
 
   /** Stops listening and closes every connection, in order and then by force. */
@@ -92,7 +105,7 @@ export class EdgeServer implements Publisher, AsyncDisposable {
     while (this.#clients.size > 0 && performance.now() < deadline)
       // oxlint-disable-next-line no-await-in-loop -- waits
       await Bun.sleep(10);
-    await this.#server.stop(true);
+    await Promise.all([this.#server.stop(true), this.#local.stop(true)]);
   }
 
   #listen(): Server<SocketData> {
@@ -134,14 +147,8 @@ export class EdgeServer implements Publisher, AsyncDisposable {
       return this.#options.http.fetch(request, { address });
     const refusal = this.#refusal(request, address);
     if (refusal) return refusal;
-    const offered = protocols(request);
-    const headers = offered.includes(subprotocol)
-      ? { "sec-websocket-protocol": subprotocol }
-      : undefined;
     const audience = request.headers.get("host") ?? "";
-    const data = { address, audience };
-    const upgraded = server.upgrade(request, { data, ...(headers && { headers }) });
-    return upgraded ? undefined : refuse(426, "Cannot serve this: expected a WebSocket upgrade");
+    return upgrade(request, server, { address, audience, known: null });
   }
 
   #refusal(request: Request, address: string): Response | undefined {
@@ -196,10 +203,13 @@ export class EdgeServer implements Publisher, AsyncDisposable {
   #open(socket: ServerWebSocket<SocketData>): void {
     const { config, clock, telemetry } = this.#options;
     const sent = (type: ServerType, frames: number) => this.#sent(type, frames);
-    const { address } = socket.data;
+    const { address, known } = socket.data;
     const login = this.#login(socket.data);
-    const connection = new Connection(socket, { config, clock, telemetry, sent, address, login });
+    const behaviour = { config, clock, telemetry, sent };
+    const connection = new Connection(socket, { ...behaviour, address, login, known });
     socket.data.connection = connection;
+    if (known)
+      this.#options.access.audit.record("login", { device: known.id, address, method: "socket" });
     telemetry.count("connections_total", {});
     telemetry.log("info", "connected", { connection: connection.id, address });
     connection.send("hello", this.#hello(login));
@@ -207,10 +217,10 @@ export class EdgeServer implements Publisher, AsyncDisposable {
     telemetry.gauge("connections_active", {}, this.#clients.size);
   }
 
-  /** Nobody logs in where everybody is the owner. */
-  #login({ address, audience }: SocketData): Login | undefined {
+  /** Nobody logs in where everybody is the owner, nor who was found to be the owner. */
+  #login({ address, audience, known }: SocketData): Login | undefined {
     const { config, clock, access } = this.#options;
-    if (config.authMode === "none") return undefined;
+    if (config.authMode === "none" || known) return undefined;
     const { authentication, serverId: server } = access;
     const from = { address, audience, server, timeoutMs: config.authTimeout };
     return new Login(authentication, from, clock);
@@ -239,7 +249,9 @@ export class EdgeServer implements Publisher, AsyncDisposable {
     if (connection.scope === "none" && frame.length > strangerBytes) return connection.close(1009);
     const audit = (event: AuditEvent, fields: Readonly<Record<string, unknown>>) =>
       this.#options.access.audit.record(event, {
-        device: connection.login?.deviceId ?? null,
+        device: connection.login
+          ? (connection.login.deviceId ?? null)
+          : (connection.actor?.id ?? null),
         address: connection.address,
         ...fields,
       });
@@ -271,6 +283,18 @@ export class EdgeServer implements Publisher, AsyncDisposable {
 
 /** As the numbers that TLS itself gives them. */
 const tlsVersions = { "1.2": 0x0303, "1.3": 0x0304 } as const;
+
+function upgrade(
+  request: Request,
+  server: Server<SocketData>,
+  data: SocketData,
+): Response | undefined {
+  const headers = protocols(request).includes(subprotocol)
+    ? { "sec-websocket-protocol": subprotocol }
+    : undefined;
+  const upgraded = server.upgrade(request, { data, ...(headers && { headers }) });
+  return upgraded ? undefined : refuse(426, "Cannot serve this: expected a WebSocket upgrade");
+}
 
 function protocols(request: Request): string[] {
   const offered = request.headers.get("sec-websocket-protocol") ?? "";

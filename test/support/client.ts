@@ -53,7 +53,16 @@ export class Client implements AsyncDisposable {
     { protocols = [], ca }: { protocols?: string[]; ca?: string | undefined } = {},
   ): Promise<Client> {
     const url = new URL("/ws", base.href.replace("http", "ws"));
-    const client = new Client(new WebSocket(url, { protocols, ...(ca && { tls: { ca } }) }));
+    return await Client.#on(new WebSocket(url, { protocols, ...(ca && { tls: { ca } }) }));
+  }
+
+  /** Connects through the local socket. */
+  static async local(path: string): Promise<Client> {
+    return await Client.#on(new WebSocket(`ws+unix://${path}:/ws`));
+  }
+
+  static async #on(socket: WebSocket): Promise<Client> {
+    const client = new Client(socket);
     await client.next("hello");
     return client;
   }

@@ -1,5 +1,6 @@
 #!/usr/bin/env bun
 import { ConfigError } from "./arguments.ts";
+import { attach } from "./commands/attach.ts";
 import { backup } from "./commands/backup.ts";
 import { certs } from "./commands/certs.ts";
 import { type Command, UsageError } from "./commands/command.ts";
@@ -7,8 +8,10 @@ import { config } from "./commands/config.ts";
 import { devices } from "./commands/devices.ts";
 import { doctor } from "./commands/doctor.ts";
 import { keys } from "./commands/keys.ts";
+import { logs } from "./commands/logs.ts";
 import { pair } from "./commands/pair.ts";
 import { projects } from "./commands/projects.ts";
+import { run } from "./commands/run.ts";
 import { serve } from "./commands/serve.ts";
 import { service } from "./commands/service.ts";
 import { token } from "./commands/token.ts";
@@ -17,6 +20,9 @@ import { help } from "./config.ts";
 
 const commands: Readonly<Record<string, Command>> = {
   serve,
+  run,
+  attach,
+  logs,
   pair,
   token,
   devices,

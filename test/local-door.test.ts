@@ -71,17 +71,6 @@ test("a client of the local socket that reads slowly gets all of it, as every ot
 test("an agent does not become a client, neither by the local socket nor past it", async () => {
   await using server = await testApp(secured);
   const path = controlPath(server.dataDir, {});
-  const attempt = (socket: string, env: Record<string, string>) => {
-    const script = `
-      const ws = new WebSocket("ws+unix://${socket}:/ws");
-      ws.onmessage = () => (console.log("in"), process.exit());
-      ws.onclose = () => (console.log("out"), process.exit());`;
-    const child = Bun.spawn([process.execPath, "-e", script], {
-      env: { PATH: process.env["PATH"], ...env },
-      stdout: "pipe",
-    });
-    return child.stdout.text();
-  };
   const marked = { POCKET_AGENT_RUN: crypto.randomUUID() };
   expect(await attempt(path, {})).toBe("in\n");
   expect(await attempt(path, marked)).toBe("out\n");
@@ -116,3 +105,16 @@ test("a request that begins like a client's and comes in pieces is understood", 
   expect(await promise).toStartWith("HTTP/1.1 101");
   socket.destroy();
 });
+
+/** Lets a program with this environment try to become a client, and gives what came of it. */
+function attempt(socket: string, env: Record<string, string>): Promise<string> {
+  const script = `
+    const ws = new WebSocket("ws+unix://${socket}:/ws");
+    ws.onmessage = () => (console.log("in"), process.exit());
+    ws.onclose = () => (console.log("out"), process.exit());`;
+  const child = Bun.spawn([process.execPath, "-e", script], {
+    env: { PATH: process.env["PATH"], ...env },
+    stdout: "pipe",
+  });
+  return child.stdout.text();
+}

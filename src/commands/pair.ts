@@ -1,10 +1,10 @@
-import { createInterface } from "node:readline/promises";
 import * as v from "valibot";
 import { pairingQr } from "../access/pairing-code.ts";
 import type { Candidate } from "../access/pairing.ts";
 import { scopes } from "../contract/messages.ts";
 import type { PairingOffer } from "../access/pairing-offer.ts";
 import type { PairingEnding } from "../edge/control.ts";
+import { ask } from "./ask.ts";
 import { type Call, call, type Command, server, UsageError } from "./command.ts";
 import type { PairingDialogue } from "./control-client.ts";
 
@@ -82,21 +82,4 @@ function offerText({ code, urls, fingerprint, expires_at }: PairingOffer): strin
 
 function candidateText({ name, address, digits }: Candidate): string {
   return `"${name}" at ${address} has the code. It must show the digits ${digits}.`;
-}
-
-async function ask(question: string): Promise<boolean> {
-  const terminal = createInterface({
-    input: process.stdin,
-    output: process.stderr,
-    // Else Ctrl-C would be a character.
-    terminal: false,
-  });
-  // Without anybody there it never answers.
-  const gone = new Promise<string>((resolve) => terminal.once("close", () => resolve("")));
-  try {
-    const answer = await Promise.race([terminal.question(question), gone]);
-    return /^y(es)?$/i.test(answer.trim());
-  } finally {
-    terminal.close();
-  }
 }

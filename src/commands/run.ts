@@ -47,5 +47,5 @@ async function promptOf(given: string | undefined): Promise<string> {
   if (process.stdin.isTTY) console.error("Type the prompt, and end it with Ctrl-D:");
   const prompt = await Bun.stdin.text();
   if (prompt.trim() === "") throw new UsageError("Cannot run the prompt: it is empty");
-  return prompt;
+  return prompt.replace(/\r?\n$/, "");
 }

@@ -90,7 +90,8 @@ export function requestText({
   description,
   input,
 }: PermissionRequest): string {
-  const name = display_name ? `${display_name} (${tool_name})` : tool_name;
+  const name =
+    display_name && display_name !== tool_name ? `${display_name} (${tool_name})` : tool_name;
   const fields = Object.entries(input).map(([key, value]) => {
     const text = typeof value === "string" ? visible(value) : inline(JSON.stringify(value));
     return `  ${inline(key)}: ${text.replaceAll("\n", "\n    ")}`;

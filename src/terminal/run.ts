@@ -123,7 +123,8 @@ class Run implements Disposable {
 
   #show(frame: Frame): void {
     if (this.#options.json) {
-      if (frame.type !== "caught_up") process.stdout.write(`${json(frame)}\n`);
+      const ofTheProject = frame.seq !== undefined || frame.type === "agent_message";
+      if (ofTheProject || frame.type === "notice") process.stdout.write(`${json(frame)}\n`);
       return;
     }
     const elsewhere = frame.type === "agent_message" && frame.data.type === "result";

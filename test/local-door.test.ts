@@ -25,6 +25,17 @@ test("the local socket takes its owner as a client of scope full, without a logi
   expect(statSync(server.app.controlPath.replace(/sock$/, "ws")).mode & 0o777).toBe(0o600);
 });
 
+test("several clients of the local socket get each its own answers", async () => {
+  await using server = await testApp(secured);
+  const path = server.app.controlPath;
+  await using first = await Client.local(path);
+  {
+    await using second = await Client.local(path);
+    await Promise.all([first.expect("pong", "ping"), second.expect("pong", "ping")]);
+  }
+  await first.expect("pong", "ping");
+});
+
 test("what waits in the queue for the local owner is still run after a restart", async () => {
   await using first = await testApp(secured);
   let project = "";

@@ -73,9 +73,6 @@ export class EdgeServer implements Publisher, AsyncDisposable {
     });
     const { config } = options;
     this.#server = this.#listen();
-    const local = { address: "local", audience: "", known: localDevice };
-    const welcome = (request: Request, server: Server<SocketData>) =>
-      upgrade(request, server, local);
     this.#local = listenAt(options.door, welcome, this.#websocket());
     const everyMs = Math.min(1_000, config.pingInterval / 2, config.pongTimeout / 2);
     this.#liveness = setInterval(() => this.#tick(), everyMs);
@@ -283,6 +280,11 @@ export class EdgeServer implements Publisher, AsyncDisposable {
 
 /** As the numbers that TLS itself gives them. */
 const tlsVersions = { "1.2": 0x0303, "1.3": 0x0304 } as const;
+
+/** The owner of this machine. */
+function welcome(request: Request, server: Server<SocketData>): Response | undefined {
+  return upgrade(request, server, { address: "local", audience: "", known: localDevice });
+}
 
 function upgrade(
   request: Request,

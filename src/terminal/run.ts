@@ -44,7 +44,7 @@ class Run implements Disposable {
   #keyboard: Keyboard | undefined;
   #projectId = "";
   #epoch = "";
-  #phase: "asking" | "queued" | "running" | "ended" = "asking";
+  #phase: "asking" | "queued" | "running" | "over" | "ended" = "asking";
   #interrupted = false;
 
   constructor(door: Door, options: RunOptions) {
@@ -100,7 +100,7 @@ class Run implements Disposable {
   }
 
   #event(frame: Frame): void {
-    if (this.#phase === "ended") return;
+    if (this.#phase === "over" || this.#phase === "ended") return;
     if (frame.type === "project_deleted")
       return this.#done.reject(new Error("Cannot go on: the project was deleted"));
     if (frame.type === "execution_cancelled" && frame.data.execution_id === this.#id)
@@ -108,12 +108,17 @@ class Run implements Disposable {
     if (frame.type === "user_message" && frame.data.execution_id === this.#id)
       this.#phase = "running";
     else if (this.#phase !== "running" && frame.type !== "caught_up") return;
+    // Others wait for the end of this one.
+    if (frame.type === "execution_queued" || frame.type === "execution_cancelled") return;
     const over = frame.type === "project_state" && frame.data.execution?.id !== this.#id;
     this.#show(frame);
     if (frame.type === "permission_request" && frame.data.execution_id === this.#id)
       this.#asked(frame.data);
     if (frame.type === "permission_resolved") this.#answered(frame.data.permission_id);
-    if (over) this.#check();
+    if (!over) return;
+    // What follows belongs to another run.
+    this.#phase = "over";
+    this.#check();
   }
 
   /** How it ended is the server's to say, which answers that to the same request. */
@@ -239,7 +244,7 @@ class Run implements Disposable {
 
   /** Ends the run; not another one that began while the connection was gone. */
   async #stop(): Promise<void> {
-    while (this.#phase !== "ended") {
+    while (this.#phase !== "over" && this.#phase !== "ended") {
       try {
         // oxlint-disable-next-line no-await-in-loop -- it may be accepted by now
         if (this.#phase === "asking") await this.#execution;

@@ -7,6 +7,8 @@ import { sshString } from "../../src/access/ssh-wire.ts";
 /** A key that the real `ssh-keygen` made and signs with. */
 export interface LabKey {
   readonly name: string;
+  /** Its private half; the public one is beside it. */
+  readonly path: string;
   /** The line of its `.pub` file. */
   readonly line: string;
   readonly blob: Buffer;
@@ -40,6 +42,7 @@ export class SshLab implements Disposable {
     const line = readFileSync(`${path}.pub`, "utf8").trim();
     return {
       name: bits === undefined ? type : `${type} ${bits}`,
+      path,
       line,
       blob: Buffer.from(line.split(" ")[1] ?? "", "base64"),
       fingerprint: run(["ssh-keygen", "-l", "-f", `${path}.pub`]).split(" ")[1] ?? "",

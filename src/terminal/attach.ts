@@ -99,8 +99,7 @@ class Attached implements Disposable {
 
   #event(frame: Frame): void {
     this.#show(frame);
-    if (frame.type === "project_state" || frame.type === "project_updated")
-      this.#state = frame.data;
+    if (frame.type === "project_state" || frame.type === "project_updated") this.#learn(frame.data);
     if (frame.type === "permission_request") this.#asked(frame.data);
     if (frame.type === "permission_resolved") this.#settled(frame.data.permission_id);
     if (frame.type === "project_deleted") this.#left.resolve(0);
@@ -123,6 +122,11 @@ class Attached implements Disposable {
       if (!open.has(request.permission_id)) this.#settled(request.permission_id);
     for (const request of project.permissions) this.#asked(request);
     this.#refresh();
+  }
+
+  /** A reply waits for the disk, and may be older than the events that came before it. */
+  #learn(state: ProjectState): void {
+    if (!this.#state || state.last_seq >= this.#state.last_seq) this.#state = state;
   }
 
   #connected(online: boolean, text: string): void {
@@ -220,7 +224,7 @@ class Attached implements Disposable {
     try {
       const answer = await asked;
       // A mode that is set while nothing runs is no event.
-      if (answer.type === "project_state") this.#state = answer.data;
+      if (answer.type === "project_state") this.#learn(answer.data);
       this.#refresh();
     } catch (error) {
       const text = inline(error instanceof Error ? error.message : String(error));

@@ -20,7 +20,8 @@ export class LineEditor {
   }
 
   press({ name, ctrl, text, pasted }: Key): void {
-    if (pasted && name === "return") return this.#insert("\n");
+    // Ctrl-J is a line feed.
+    if (name === "enter" || (pasted && name === "return")) return this.#insert("\n");
     if (name === "backspace") return this.#delete(this.#at - 1);
     if (name === "delete") return this.#delete(this.#at);
     if (name === "left") this.#at = Math.max(0, this.#at - 1);

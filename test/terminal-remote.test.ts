@@ -146,5 +146,5 @@ test("only wss is spoken to another machine", async () => {
   await using server = await testApp(secured);
   const { home, path } = await traveller(server);
   const { code, err } = await runCommand(["run", path, "x", "--url", "ws://127.0.0.1:1"], { home });
-  expect({ code, err }).toEqual({ code: 1, err: expect.stringContaining("expected wss://") });
+  expect({ code, err }).toEqual({ code: 2, err: expect.stringContaining("expected wss://") });
 });

@@ -173,7 +173,7 @@ test("run is refused while another runs; with --queue it waits its turn, and can
   const first = spawnCommand(["run", path, "say:begun\nhang"], { home });
   await new Reader(first.stdout).until("begun");
   const refused = await runCommand(["run", path, "say:x"], { home });
-  expect(refused).toMatchObject({ code: 1, err: expect.stringContaining("a run is in progress") });
+  expect(refused).toMatchObject({ code: 1, err: expect.stringContaining("--queue") });
   const taken = spawnCommand(["run", path, "say:never", "--queue"], { home });
   const waiting = spawnCommand(["run", path, "say:my turn", "--queue"], { home });
   await new Reader(taken.stderr).until("Waits its turn");

@@ -29,8 +29,14 @@ export function doorOf({ flags, config, env }: Call): Door {
     return localServer(controlPath(config.dataDir, env));
   }
   const [folder = ""] = configPaths([], env);
+  const address = URL.canParse(url) ? new URL(url) : undefined;
+  if (address?.protocol !== "wss:")
+    throw new UsageError(
+      `Cannot connect to "${url}": expected wss://HOST:PORT; without TLS nobody could tell which server answers`,
+    );
+  if (address.pathname === "/") address.pathname = "/ws";
   return remoteServer({
-    url,
+    url: address,
     identity: flags.get("identity"),
     fingerprint: flags.get("fingerprint"),
     token: env["POCKET_AGENT_TOKEN"] || undefined,

@@ -32,6 +32,8 @@ export class Keyboard implements Disposable {
         this.#pasting = key.name === "paste-start";
       else pressed(this.#read(sequence, key));
     };
+    // Also when nobody gets to dispose it.
+    process.once("exit", this.#restore);
     emitKeypressEvents(input);
     input.on("keypress", this.#press);
     input.setRawMode(true);
@@ -41,10 +43,15 @@ export class Keyboard implements Disposable {
 
   [Symbol.dispose](): void {
     this.#input.off("keypress", this.#press);
-    this.#input.setRawMode(false);
+    process.off("exit", this.#restore);
+    this.#restore();
     this.#input.pause();
-    this.#output.write(bracketedPaste.off);
   }
+
+  readonly #restore = (): void => {
+    this.#input.setRawMode(false);
+    this.#output.write(bracketedPaste.off);
+  };
 
   #read(sequence: string | undefined, { name = "", ctrl = false, meta = false }: RawKey): Key {
     const plain = sequence !== undefined && !ctrl && !meta && !/\p{Cc}/u.test(sequence);

@@ -6,7 +6,8 @@ import type { KnownServers } from "./known-servers.ts";
 import { type Door, opened, type Proof, Unreachable } from "./wire.ts";
 
 export interface RemoteOptions {
-  readonly url: string;
+  /** Of its WebSocket. */
+  readonly url: URL;
   /** The file of an SSH key. */
   readonly identity: string | undefined;
   /** What the server's key must be. */
@@ -24,7 +25,7 @@ const handshakeMs = 10_000;
 
 /** A server somewhere else, whose key is measured on every connection and must be the known one. */
 export function remoteServer(options: RemoteOptions): Door {
-  const url = addressOf(options.url);
+  const { url } = options;
   let shown = "";
   let identity: Promise<Identity> | undefined;
   let kept: string | undefined;
@@ -58,16 +59,6 @@ export function remoteServer(options: RemoteOptions): Door {
     },
     admitted: (token) => (kept = token),
   };
-}
-
-function addressOf(text: string): URL {
-  const url = URL.canParse(text) ? new URL(text) : undefined;
-  if (url?.protocol !== "wss:")
-    throw new Error(
-      `Cannot connect to "${text}": expected wss://HOST:PORT; without TLS nobody could tell which server answers`,
-    );
-  if (url.pathname === "/") url.pathname = "/ws";
-  return url;
 }
 
 async function signed(

@@ -9,7 +9,7 @@ import { findOrCreate } from "./projects.ts";
 import { exitCodes, onSignals, type Signal } from "./signals.ts";
 import { Transcript } from "./transcript.ts";
 import { inline, json } from "./visible.ts";
-import { type Door, type Frame, Lost } from "./wire.ts";
+import { type Door, type Frame, Lost, Refused } from "./wire.ts";
 
 export interface RunOptions {
   /** A directory on the server's machine. */
@@ -67,7 +67,10 @@ class Run implements Disposable {
       await this.#link.follow(this.#projectId);
       if (newSession) await this.#link.ask("agent_new_session");
       this.#execution = this.#execute();
-      await this.#execution;
+      await this.#execution.catch((error: unknown) => {
+        const busy = error instanceof Refused && error.code === "PROCESS_ACTIVE";
+        throw busy ? new Error(`${error.message}; --queue waits for its end`) : error;
+      });
       return await this.#done.promise;
     };
     return await Promise.race([this.#done.promise, begin()]);

@@ -49,9 +49,9 @@ export class Tmux implements Disposable {
     return this.#tmux("capture-pane", "-p", "-J", "-S", "-");
   }
 
-  /** What is shown just now, with its colours. */
+  /** What is shown just now, with its colours: `^[32m` is green. */
   get colours(): string {
-    return this.#tmux("capture-pane", "-p", "-e");
+    return this.#tmux("capture-pane", "-p", "-e").replaceAll("\u001b", "^");
   }
 
   /** The rows that are shown just now, as they are. */
@@ -64,10 +64,9 @@ export class Tmux implements Disposable {
   }
 
   /** The process that runs in it. */
-  pidOf(words: string): number {
+  async pid(): Promise<number> {
     const shell = this.#tmux("list-panes", "-F", "#{pane_pid}").trim();
-    const found = Bun.spawnSync(["pgrep", "-P", shell, "-f", words]).stdout.toString().trim();
-    return Number(found.split("\n")[0]);
+    return Number.parseInt(await Bun.file(`/proc/${shell}/task/${shell}/children`).text());
   }
 
   /** Waits until what was shown matches, and gives it. */

@@ -1,10 +1,11 @@
 import { afterAll, expect, setDefaultTimeout, test } from "bun:test";
 import { existsSync, statSync } from "node:fs";
-import { mkdir, writeFile } from "node:fs/promises";
+import { mkdir, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { testApp, type TestApp } from "./support/app.ts";
-import { environmentOf, main, runCommand } from "./support/cli.ts";
-import { SshLab } from "./support/ssh-lab.ts";
+import { scratch, testApp, type TestApp } from "./support/app.ts";
+import { environmentOf, main, Reader, runCommand, spawnCommand } from "./support/cli.ts";
+import { ServerProcess } from "./support/server-process.ts";
+import { run, SshLab } from "./support/ssh-lab.ts";
 import { Tmux } from "./support/tmux.ts";
 
 setDefaultTimeout(60_000);
@@ -140,6 +141,96 @@ test("an unknown server is asked about once, and refused when its key is another
   expect(code).toBe(1);
   expect(err).toContain("NOT THE ONE THAT IT SHOULD BE");
   expect(err).toContain(file);
+});
+
+test("a key with a passphrase asks for it on the terminal", async () => {
+  await using server = await testApp(secured);
+  const { home, url, path, fingerprint } = await traveller(server);
+  const key = join(home, "locked");
+  run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "open sesame", "-f", key]);
+  await runCommand(["keys", "import", `${key}.pub`], { home: server.home });
+  const words = ["run", path, "say:unlocked", "--url", url, "--identity", key];
+  const argv = [process.execPath, main, ...words, "--fingerprint", fingerprint];
+  using screen = new Tmux(argv, { home, env: environmentOf(home) });
+  await screen.until("Enter passphrase");
+  screen.type("open sesame");
+  screen.keys("Enter");
+  await screen.until(/^unlocked$/m);
+  await screen.until("left with 0");
+});
+
+test("a certificate that an authority has signed for another name is as good, by its key", async () => {
+  await using stack = new AsyncDisposableStack();
+  const folder = await scratch(stack);
+  const at = (name: string) => join(folder, name);
+  const [ca, leaf] = ["ca", "leaf"].map((name) => [
+    "-keyout",
+    at(`${name}.key`),
+    "-subj",
+    `/CN=${name}`,
+  ]);
+  const newKey = [
+    "openssl",
+    "req",
+    "-newkey",
+    "ec",
+    "-pkeyopt",
+    "ec_paramgen_curve:P-256",
+    "-nodes",
+  ];
+  run([...newKey, "-x509", "-days", "9", "-out", at("ca.crt"), ...(ca ?? [])]);
+  run([...newKey, "-out", at("leaf.csr"), ...(leaf ?? [])]);
+  const authority = ["-CA", at("ca.crt"), "-CAkey", at("ca.key"), "-CAcreateserial"];
+  run([
+    "openssl",
+    "x509",
+    "-req",
+    "-in",
+    at("leaf.csr"),
+    "-days",
+    "9",
+    "-out",
+    at("leaf.crt"),
+    ...authority,
+  ]);
+  const certificate = { PA_TLS_CERT: at("leaf.crt"), PA_TLS_KEY: at("leaf.key") };
+  await using server = await testApp({ ...secured, ...certificate });
+  await letIn(server);
+  const { home, url, path, fingerprint } = await traveller(server);
+  const argv = ["run", path, "say:signed", "--url", url, "--identity", laptop.path];
+  const result = await runCommand([...argv, "--fingerprint", fingerprint], { home });
+  expect(result).toEqual({ code: 0, out: "signed\n", err: "" });
+});
+
+test("a restarted server is logged in to again without the key, and one with another key is not", async () => {
+  await using stack = new AsyncDisposableStack();
+  const home = await scratch(stack);
+  const key = join(home, "key");
+  run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key]);
+  await mkdir(join(home, "shop"));
+  const first = await ServerProcess.start({ home, settings: secured });
+  await runCommand(["keys", "import", `${key}.pub`], { home });
+  await runCommand(["run", "shop", "say:one"], { home });
+  const settings = { ...secured, PA_SERVER_PORT: first.url.port };
+  const { fingerprint } = JSON.parse((await runCommand(["certs", "--json"], { home })).out);
+  const url = `wss://127.0.0.1:${first.url.port}`;
+  const argv = ["logs", "shop", "--follow", "--url", url, "--identity", key];
+  const child = spawnCommand([...argv, "--fingerprint", fingerprint], { home });
+  stack.defer(() => child.kill());
+  const [out, err] = [new Reader(child.stdout), new Reader(child.stderr)];
+  await out.until("  one\n");
+  await rm(key);
+  await first.stop();
+  await err.until("Connection lost");
+  const second = await ServerProcess.start({ home, settings });
+  await err.until("Connected again");
+  await runCommand(["run", "shop", "say:two"], { home });
+  await out.until("  two\n");
+  await second.stop();
+  await rm(join(home, "data", "certs"), { recursive: true });
+  stack.use(await ServerProcess.start({ home, settings }));
+  expect(await child.exited).toBe(1);
+  expect(await err.all()).toContain("NOT THE ONE THAT IT SHOULD BE");
 });
 
 test("only wss is spoken to another machine", async () => {

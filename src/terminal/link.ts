@@ -57,7 +57,13 @@ export class Link implements Disposable {
   async follow(project: string, place?: Place): Promise<void> {
     this.#project = project;
     this.#place = place;
-    await this.#join(await this.#wire);
+    try {
+      await this.#join(await this.#wire);
+    } catch (error) {
+      if (!(error instanceof Lost) || this.#closed) throw error;
+      // The next connection joins before anybody else gets it.
+      await this.#wire;
+    }
   }
 
   /** Asks once there is a connection. Rejects with Lost when that ends before the answer. */

@@ -65,7 +65,7 @@ class Run implements Disposable {
       await this.#link.open();
       this.#projectId = await findOrCreate(this.#link, path);
       await this.#link.follow(this.#projectId);
-      if (newSession) await this.#link.ask("agent_new_session");
+      if (newSession) await this.#link.insist("agent_new_session");
       this.#execution = this.#execute();
       await this.#execution.catch((error: unknown) => {
         const busy = error instanceof Refused && error.code === "PROCESS_ACTIVE";

@@ -6,6 +6,8 @@ import { join } from "node:path";
 /** A way to a server's local socket that can be cut: a data directory in which there is no more. */
 export class Cable implements Disposable {
   readonly dataDir: string;
+  /** It breaks the first time that the server says this, which does not come through any more. */
+  breaksAt: string | undefined;
   readonly #server: Server;
   readonly #target: string;
   readonly #ends = new Set<Socket>();
@@ -42,6 +44,13 @@ export class Cable implements Disposable {
     this.#server.close();
   }
 
+  #breaks(chunk: Buffer): boolean {
+    if (this.breaksAt === undefined || !chunk.includes(this.breaksAt)) return false;
+    this.breaksAt = undefined;
+    for (const end of this.#ends) end.destroy();
+    return true;
+  }
+
   #connect(near: Socket): void {
     const far = connect(this.#target);
     for (const [one, other] of [
@@ -49,7 +58,11 @@ export class Cable implements Disposable {
       [far, near],
     ] as const) {
       this.#ends.add(one);
-      one.pipe(other);
+      one.on("data", (chunk: Buffer) => {
+        if (one === far && this.#breaks(chunk)) return;
+        if (!other.write(chunk)) one.pause();
+      });
+      other.on("drain", () => one.resume());
       one.on("error", () => undefined);
       one.on("close", () => {
         this.#ends.delete(one);

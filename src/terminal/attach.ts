@@ -68,6 +68,18 @@ class Attached implements Disposable {
   }
 
   async untilLeft(): Promise<number> {
+    // Whoever is told to leave does not wait for a server.
+    return await Promise.race([this.#left.promise, this.#begin()]);
+  }
+
+  [Symbol.dispose](): void {
+    this.#screen.close();
+    this.#guard[Symbol.dispose]();
+    this.#stack.dispose();
+    this.#link[Symbol.dispose]();
+  }
+
+  async #begin(): Promise<number> {
     const { project, paths, input, output } = this.#options;
     await this.#link.open();
     const { id, epoch, path } = await find(this.#link, project, paths);
@@ -81,13 +93,6 @@ class Attached implements Disposable {
     this.#stack.defer(() => void output.off("resize", refresh));
     await this.#link.follow(id, { seq, epoch });
     return await this.#left.promise;
-  }
-
-  [Symbol.dispose](): void {
-    this.#screen.close();
-    this.#guard[Symbol.dispose]();
-    this.#stack.dispose();
-    this.#link[Symbol.dispose]();
   }
 
   async #history(project_id: string): Promise<number> {

@@ -41,11 +41,6 @@ export class Link implements Disposable {
     this.#wire.catch(() => undefined);
   }
 
-  /** How far the project was read. */
-  get place(): Place | undefined {
-    return this.#place;
-  }
-
   /** Connects for the first time; after that it comes back by itself. */
   async open(): Promise<void> {
     const wire = await this.#connect();

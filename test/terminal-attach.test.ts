@@ -214,7 +214,7 @@ test("a restart of the server in the middle is caught up with, and nothing is to
   const home = await scratch(stack);
   const settings = { ...secured, PA_TIMEOUTS_SHUTDOWN: "0s" };
   await mkdir(join(home, "shop"));
-  const first = await ServerProcess.start({ home, settings });
+  const first = stack.use(await ServerProcess.start({ home, settings }));
   await runCommand(["run", "shop", "say:earlier"], { home });
   using screen = attach(home);
   await screen.until(/^idle/m);

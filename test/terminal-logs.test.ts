@@ -70,7 +70,7 @@ test("logs --follow goes on across a restart of the server, with nothing twice a
   const home = await scratch(stack);
   const path = join(home, "work");
   await mkdir(path);
-  const first = await ServerProcess.start({ home, settings: secured });
+  const first = stack.use(await ServerProcess.start({ home, settings: secured }));
   await runCommand(["run", path, "say:one"], { home });
   const child = spawnCommand(["logs", "work", "--follow", "--json"], { home });
   stack.defer(() => child.kill());

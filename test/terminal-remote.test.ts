@@ -208,7 +208,7 @@ test("a restarted server is logged in to again without the key, and one with ano
   const key = join(home, "key");
   run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key]);
   await mkdir(join(home, "shop"));
-  const first = await ServerProcess.start({ home, settings: secured });
+  const first = stack.use(await ServerProcess.start({ home, settings: secured }));
   await runCommand(["keys", "import", `${key}.pub`], { home });
   await runCommand(["run", "shop", "say:one"], { home });
   const settings = { ...secured, PA_SERVER_PORT: first.url.port };
@@ -222,7 +222,7 @@ test("a restarted server is logged in to again without the key, and one with ano
   await rm(key);
   await first.stop();
   await err.until("Connection lost");
-  const second = await ServerProcess.start({ home, settings });
+  const second = stack.use(await ServerProcess.start({ home, settings }));
   await err.until("Connected again");
   await runCommand(["run", "shop", "say:two"], { home });
   await out.until("  two\n");

@@ -231,7 +231,7 @@ test("run outlives a restart of the server, and tells how the run ended", async 
   const settings = { ...secured, PA_TIMEOUTS_SHUTDOWN: "0s" };
   const path = join(home, "work");
   await mkdir(path);
-  const first = await ServerProcess.start({ home, settings });
+  const first = stack.use(await ServerProcess.start({ home, settings }));
   const child = spawnCommand(["run", path, "say:begun\nhang"], { home });
   const [out, err] = [new Reader(child.stdout), new Reader(child.stderr)];
   await out.until("begun");

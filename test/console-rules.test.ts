@@ -14,7 +14,7 @@ const shown = (text: string) =>
 
 describe("visible", () => {
   test("leaves what people write as it is", () => {
-    const texts = ["ls -la\n\tx", "Größe 漢字 عربى", "naïve ✓ 👍", ""];
+    const texts = ["ls -la\n\tx", "Größe 漢字 عربى", "naïve ✓ 👍 👨‍👩‍👧", ""];
     for (const text of texts) expect(shown(text)).toBe(text);
   });
 
@@ -22,6 +22,10 @@ describe("visible", () => {
     expect(shown("a\u202eb\u200bc\u0000d\u001be\rf\u00a0g\ufeffh")).toBe(
       "a<U+202E>b<U+200B>c<U+0000>d<U+001B>e<U+000D>f<U+00A0>g<U+FEFF>h",
     );
+    expect(visible("Bon\u202f!\u202e", "prose")).toEqual([
+      { text: "Bon\u202f!" },
+      { codePoint: "U+202E" },
+    ]);
     expect(shown("\u{e0041}\u3164\ud800\u2028")).toBe("<U+E0041><U+3164><U+D800><U+2028>");
   });
 

@@ -1,16 +1,11 @@
-/**
- * Characters that steer a terminal, cannot be seen, or reorder what it shows; not line feeds and
- * tabs, nor what joins the parts of one emoji.
- */
-const hidden =
-  /(?![\n\t])(?!(?<=[\p{Extended_Pictographic}\p{Emoji_Modifier}\ufe0f])\u200d(?=\p{Extended_Pictographic}))[\p{C}\p{Zl}\p{Zp}]/gu;
+import { unseen } from "../unseen.ts";
 
 /**
  * Text as it can be shown: control characters (escape sequences begin with one), invisible ones and
  * those that change the direction of writing are spelled out, such as `\x1b` and `\u{202e}`.
  */
 export function visible(text: string): string {
-  return text.replaceAll("\r\n", "\n").replace(hidden, spelled);
+  return text.replaceAll("\r\n", "\n").replace(unseen, spelled);
 }
 
 /** The same, for within one line. */
@@ -20,7 +15,7 @@ export function inline(text: string): string {
 
 /** A value as JSON that is the same to a program, and harmless on a terminal. */
 export function json(value: unknown): string {
-  return JSON.stringify(value).replace(hidden, (character) =>
+  return JSON.stringify(value).replace(unseen, (character) =>
     Array.from(
       { length: character.length },
       (_, at) => `\\u${character.charCodeAt(at).toString(16).padStart(4, "0")}`,

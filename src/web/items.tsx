@@ -29,7 +29,7 @@ function view(item: Item): ComponentChildren {
       return (
         <Fold class="thinking" summary="Thinking">
           <div class="thought" dir="auto">
-            <Visible text={item.text} />
+            <Visible text={item.text} prose />
           </div>
         </Fold>
       );
@@ -39,13 +39,14 @@ function view(item: Item): ComponentChildren {
     case "error":
       return (
         <div class={item.kind} role={item.kind === "error" ? "alert" : undefined}>
-          <strong>{item.kind === "error" ? "Failed" : "Note"}</strong> <Visible text={item.text} />
+          <strong>{item.kind === "error" ? "Failed" : "Note"}</strong>{" "}
+          <Visible text={item.text} prose />
         </div>
       );
     case "mark":
       return (
         <div class="mark">
-          <Visible text={item.text} />
+          <Visible text={item.text} prose />
         </div>
       );
     case "result":
@@ -62,7 +63,7 @@ function Ending({ item }: { item: Extract<Item, { kind: "result" }> }) {
       {item.costUsd !== undefined && ` · ${cost(item.costUsd)}`}
       {item.text && (
         <div class="why">
-          <Visible text={item.text} />
+          <Visible text={item.text} prose />
         </div>
       )}
     </div>
@@ -74,7 +75,7 @@ function Prompt({ item }: { item: Extract<Item, { kind: "prompt" }> }) {
   return (
     <article class="prompt">
       <div class="body" dir="auto">
-        <Visible text={item.text} />
+        <Visible text={item.text} prose />
       </div>
       <div class="by">
         {item.images > 0 && `${item.images} ${item.images === 1 ? "image" : "images"} · `}

@@ -151,7 +151,7 @@ function link(href: string, children: ComponentChildren): ComponentChildren {
 
 /** A text as it is meant: with what cannot be seen in it, and its character references read. */
 function plain(text: string): ComponentChildren {
-  return <Visible text={references(text)} />;
+  return <Visible text={references(text)} prose />;
 }
 
 const named: Readonly<Record<string, string>> = {

@@ -50,7 +50,7 @@ export function Question({ request, scope, answer, busy }: CardProps) {
                 <Visible text={one.header} />
               </small>
             )}{" "}
-            <Visible text={one.question} />
+            <Visible text={one.question} prose />
             {one.multiSelect && <small> (several)</small>}
           </legend>
           {one.options.map(({ label, description }) => (
@@ -62,10 +62,10 @@ export function Question({ request, scope, answer, busy }: CardProps) {
                 onChange={() => toggle(one, label)}
               />
               <span>
-                <Visible text={label} />
+                <Visible text={label} prose />
                 {description && (
                   <small>
-                    <Visible text={description} />
+                    <Visible text={description} prose />
                   </small>
                 )}
               </span>

@@ -55,7 +55,7 @@ function Waiting({ prompt }: { prompt: Unsent }) {
   return (
     <article class="prompt unsent">
       <div class="body" dir="auto">
-        <Visible text={prompt.prompt} />
+        <Visible text={prompt.prompt} prose />
       </div>
       <div class="by">on its way, as soon as there is a connection</div>
     </article>

@@ -2,9 +2,9 @@ import { memo } from "./memo.ts";
 import { visible } from "./visible.ts";
 
 /** A text in which nothing is hidden: see `visible`. */
-export const Visible = memo(({ text }: { text: string }) => (
+export const Visible = memo(({ text, prose }: { text: string; prose?: boolean }) => (
   <>
-    {visible(text).map((stretch) =>
+    {visible(text, prose ? "prose" : "code").map((stretch) =>
       "text" in stretch ? stretch.text : <span class="unseen">{stretch.codePoint}</span>,
     )}
   </>

@@ -9,6 +9,7 @@ import {
 } from "bun:test";
 import type { Page } from "playwright-core";
 import { typedCode } from "../src/access/pairing-code.ts";
+import { fingerprint } from "../src/access/ssh-key.ts";
 import type { Scope } from "../src/contract/messages.ts";
 import { type TestApp, testApp } from "./support/app.ts";
 import { Browser, desk, phone } from "./support/browser.ts";
@@ -69,6 +70,11 @@ describe("a new device", () => {
     await page.getByText("Connected").click();
     await page.getByRole("dialog").getByText("do everything").waitFor();
     await page.getByRole("dialog").getByText(app.app.access.serverId).waitFor();
+    const [record] = app.app.access.devices.list();
+    await page
+      .getByRole("dialog")
+      .getByText(fingerprint(Buffer.from(record?.key ?? "", "base64")))
+      .waitFor();
     const owner = await enter(app, "full");
     const { data } = await owner.expect("device_list_response", "device_list");
     const device_id = data.devices.find(({ name }) => name === "My phone")?.id ?? "";

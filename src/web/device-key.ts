@@ -43,6 +43,12 @@ export async function keyBlob({ publicKey }: CryptoKeyPair): Promise<Uint8Array<
   return strings(keyType, "nistp256", point);
 }
 
+/** As SSH shows keys: `SHA256:` and its digest in base64, without padding. */
+export async function fingerprintOf(blob: Uint8Array<ArrayBuffer>): Promise<string> {
+  const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", blob));
+  return `SHA256:${base64(digest).replace(/=+$/, "")}`;
+}
+
 /** Six digits of a key: the terminal that lets the device in shows the same ones. */
 export async function digitsOf(blob: Uint8Array<ArrayBuffer>): Promise<string> {
   const digest = await crypto.subtle.digest("SHA-256", blob);

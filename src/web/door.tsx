@@ -65,7 +65,7 @@ function Invite({ store, invitation }: { store: Store; invitation: Invitation | 
   return (
     <>
       <p>This browser is not a device of the server yet. On the machine that it runs on:</p>
-      <pre class="mono">pocket-agent pair</pre>
+      <pre class="mono">pocket-agent-server pair</pre>
       <p>Then open the QR code that it shows with this device, or type the code here.</p>
       <form onSubmit={enter}>
         <label>

@@ -1,5 +1,6 @@
 import type { ComponentChildren } from "preact";
 import { useState } from "preact/hooks";
+import type { Resolution } from "../contract/messages.ts";
 import { Code, Copy } from "./code.tsx";
 import type { LiveBlock } from "./live-turn.ts";
 import { Markdown } from "./markdown.tsx";
@@ -104,6 +105,7 @@ function Tool({ tool }: { tool: ToolItem }) {
           <span class="gist">
             <Visible text={toolSummary(tool.name, tool.input)} />
           </span>
+          {tool.resolution && <Resolved resolution={tool.resolution} />}
         </>
       }
     >
@@ -113,7 +115,6 @@ function Tool({ tool }: { tool: ToolItem }) {
         </div>
       )}
       <ToolInput name={tool.name} input={tool.input} />
-      {tool.resolution && <Resolved tool={tool} />}
       {tool.children.length > 0 && (
         <div class="children">
           {tool.children.map((child) => (
@@ -126,24 +127,24 @@ function Tool({ tool }: { tool: ToolItem }) {
   );
 }
 
-function Resolved({ tool: { resolution } }: { tool: ToolItem }) {
-  if (!resolution) return null;
-  const done = { allow: "Allowed", deny: "Denied", withdrawn: "Withdrawn" }[resolution.decision];
+/** Who decided, and how: it may have been on another device. */
+function Resolved({ resolution }: { resolution: Resolution }) {
+  const done = { allow: "allowed", deny: "denied", withdrawn: "withdrawn" }[resolution.decision];
   return (
-    <div class={`resolved ${resolution.decision}`}>
+    <span class={`resolved ${resolution.decision}`}>
       {done}
       {resolution.device && (
         <>
-          {" "}
-          by <Visible text={resolution.device.name} />
+          {" by "}
+          <Visible text={resolution.device.name} prose />
         </>
       )}
       {resolution.reason && (
         <>
-          : <Visible text={resolution.reason} />
+          : <Visible text={resolution.reason} prose />
         </>
       )}
-    </div>
+    </span>
   );
 }
 

@@ -5,6 +5,7 @@ import {
   authenticate,
   type Binding,
   digitsOf,
+  fingerprintOf,
   forgetIdentity,
   type Identity,
   keyBlob,
@@ -72,6 +73,8 @@ export class Link {
   readonly standing = signal<Standing>({ at: "connecting" });
   /** Who this is to the server; undefined where everybody is its owner. */
   readonly device = signal<Device | undefined>(undefined);
+  /** Of this device's key. */
+  readonly fingerprint = signal("");
   readonly server = signal<ServerData<"hello">["server"] | undefined>(undefined);
   readonly roundTripMs = signal<number | undefined>(undefined);
   /** Called for every frame that is not a reply. */
@@ -200,7 +203,9 @@ export class Link {
 
   async #login({ keys, server }: Identity, binding: Binding): Promise<Device> {
     if (server !== binding.server) throw new Refusal("CHANGED", serverChanged);
-    const public_key = base64(await keyBlob(keys));
+    const blob = await keyBlob(keys);
+    this.fingerprint.value = await fingerprintOf(blob);
+    const public_key = base64(blob);
     const signature = await sign(keys, loginText(binding), "auth@pocket-agent");
     return (await this.#ask("auth_response", { data: { public_key, signature } })).device;
   }
@@ -218,6 +223,7 @@ export class Link {
     if (server_mac !== (await authenticate(code, texts.theirs)))
       throw new Refusal("CHANGED", "Whoever answered does not know the code. Nothing was saved.");
     await saveIdentity({ keys, server: binding.server });
+    this.fingerprint.value = await fingerprintOf(blob);
     this.#pairing = undefined;
     return device;
   }

@@ -91,7 +91,7 @@ export function Trouble({ store }: { store: Store }) {
 }
 
 function About({ store, close }: { store: Store; close: () => void }) {
-  const { device, server, standing } = store.link;
+  const { device, fingerprint, server, standing } = store.link;
   const [sure, setSure] = useState(false);
   return (
     <Dialog title="This device" close={close}>
@@ -113,7 +113,7 @@ function About({ store, close }: { store: Store; close: () => void }) {
               }
             </dd>
             <dt>Fingerprint of its key</dt>
-            <dd class="mono">{device.value.id}</dd>
+            <dd class="mono">{fingerprint.value}</dd>
           </>
         )}
         <dt>Server</dt>
@@ -138,7 +138,7 @@ function About({ store, close }: { store: Store; close: () => void }) {
         <div class="banner error">
           <span>
             This browser must then be paired again. Remove the device on the server as well:
-            pocket-agent devices revoke.
+            pocket-agent-server devices revoke.
           </span>
           <button
             type="button"

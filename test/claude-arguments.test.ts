@@ -45,7 +45,11 @@ describe("agentArguments", () => {
   test("of an untrusted project leave its settings and MCP servers out, once", () => {
     const options = { strict_mcp_config: true };
     const argv = agentArguments({ ...plain, trusted: false, options }, []);
-    expect(argv.slice(-2)).toEqual(["--setting-sources=user", "--strict-mcp-config"]);
+    expect(argv.slice(-3)).toEqual([
+      "--setting-sources=user",
+      '--settings={"permissions":{"ask":["Bash(git *)","Bash(git:*)"]}}',
+      "--strict-mcp-config",
+    ]);
     expect(argv.filter((element) => element === "--strict-mcp-config")).toHaveLength(1);
   });
 

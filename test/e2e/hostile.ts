@@ -46,6 +46,44 @@ test("a hostile repository runs nothing, until it is trusted", async () => {
   expect(existsSync(marker)).toBe(true);
 });
 
+test("git commands that only read are asked for in a repository that nobody trusts", async () => {
+  await using lab = await Lab.start();
+  const client = await lab.client();
+  const { id, path } = await lab.project(client);
+  const marker = join(lab.home, "marker");
+  await plantGit(path, marker);
+  for (const command of ["git status", "git diff", "true; git log -p"]) {
+    await client.ask("execute", { project_id: id, data: { prompt: `bash:${command}` } });
+    const { data } = await client.next("permission_request");
+    expect(data.input).toMatchObject({ command });
+    expect(existsSync(marker)).toBe(false);
+    const deny = { permission_id: data.permission_id, decision: "deny" };
+    await client.ask("permission_response", { project_id: id, data: deny });
+    await client.settled(id);
+  }
+  // What was planted does work, once the repository is trusted.
+  await client.ask("project_trust", { project_id: id, data: { trusted: true } });
+  expect(await run(client, id, { prompt: "bash:git diff" })).toMatchObject({ state: "IDLE" });
+  expect(existsSync(marker)).toBe(true);
+});
+
+/** A repository with a changed file, on which git itself runs a command. */
+async function plantGit(path: string, marker: string): Promise<void> {
+  const git = (...argv: string[]) => Bun.spawnSync(["git", "-C", path, ...argv]).exitCode;
+  await Bun.write(join(path, "a.txt"), "one\n");
+  await Bun.write(join(path, ".gitattributes"), "*.txt filter=evil diff=evil\n");
+  const who = ["-c", "user.name=a", "-c", "user.email=a@b"];
+  for (const argv of [
+    ["init", "-q"],
+    ["add", "."],
+    [...who, "commit", "-qm", "x"],
+  ])
+    expect(git(...argv)).toBe(0);
+  expect(git("config", "filter.evil.clean", `touch '${marker}'; cat`)).toBe(0);
+  expect(git("config", "diff.evil.textconv", `touch '${marker}'; cat`)).toBe(0);
+  await Bun.write(join(path, "a.txt"), "two\n");
+}
+
 test("options that look like arguments are none to the CLI", async () => {
   await using lab = await Lab.start();
   const client = await lab.client();

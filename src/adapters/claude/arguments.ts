@@ -4,6 +4,12 @@ import type { AgentRequest } from "../../core/ports.ts";
 const special = /[()[\]{}*?!,\\\p{Cc}]/gu;
 
 /**
+ * The CLI runs git commands that only read without asking, and those run what a repository's own
+ * configuration names: filters, text converters, external differences, under names of its choice.
+ */
+const askedForGit = JSON.stringify({ permissions: { ask: ["Bash(git *)", "Bash(git:*)"] } });
+
+/**
  * What the CLI is called with, after its own name. Every value stands behind its flag in the same
  * element, because an element of its own could be read as another flag; the prompt goes to stdin.
  */
@@ -32,7 +38,7 @@ export function agentArguments(request: AgentRequest, closedDirs: readonly strin
     ...flag("mcp-config", mcpConfig(options.mcp_config)),
     ...flag("max-turns", options.max_turns),
     ...flag("max-budget-usd", options.max_budget_usd),
-    ...(request.trusted ? [] : ["--setting-sources=user"]),
+    ...(request.trusted ? [] : ["--setting-sources=user", `--settings=${askedForGit}`]),
     ...(strict ? ["--strict-mcp-config"] : []),
   ];
 }

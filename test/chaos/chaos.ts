@@ -5,27 +5,34 @@
  *
  *   bun run chaos [--rounds N] [--seconds N] [--seed N]
  *                                           exits with 1 if anything was lost, doubled or disordered
+ *   bun run chaos --soak MINUTES            no accidents: exits with 1 also if the server has grown
  *   bun run chaos --control                 looks through a broken reader, and must exit with 1
  */
 import { mkdtempSync, realpathSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
+import { holds } from "../bench/figure.ts";
 import { readLogs } from "./audit.ts";
 import { control } from "./control.ts";
+import { kills } from "./kills.ts";
+import { badNetwork } from "./network.ts";
 import { report } from "./report.ts";
-import { Chaos } from "./rounds.ts";
+import { soak } from "./soak.ts";
+import { Chaos } from "./world.ts";
 
 const { values: flags } = parseArgs({
   options: {
     rounds: { type: "string" },
     seconds: { type: "string" },
+    soak: { type: "string" },
     seed: { type: "string", default: String(Date.now() % 1_000_000) },
     control: { type: "boolean", default: false },
   },
 });
-const rounds = Number(flags.rounds ?? (flags.control ? 10 : 200));
-const seconds = Number(flags.seconds ?? (flags.control ? 0 : 60));
+const quiet = flags.soak !== undefined;
+const rounds = Number(flags.rounds ?? (quiet ? 0 : flags.control ? 10 : 200));
+const seconds = Number(flags.seconds ?? (quiet || flags.control ? 0 : 60));
 const seed = Number(flags.seed);
 console.log(`seed ${seed}`);
 
@@ -38,6 +45,10 @@ process.on("exit", () => {
   rmSync(home, { recursive: true, force: true });
 });
 
-await chaos.run({ rounds, seconds });
+const judged = flags.soak === undefined ? [] : await soak(chaos, Number(flags.soak));
+await kills(chaos, rounds);
+if (seconds > 0) await badNetwork(chaos, seconds);
+await chaos.lastLook();
 const logs = readLogs(chaos.dataDir, chaos.anomalies);
-process.exitCode = flags.control ? control(chaos, logs) : report(chaos, logs);
+const code = flags.control ? control(chaos, logs) : report(chaos, logs);
+process.exitCode = judged.every(holds) ? code : 1;

@@ -1,6 +1,6 @@
 import { audit, type Log } from "./audit.ts";
 import { Anomalies } from "./anomalies.ts";
-import type { Chaos } from "./rounds.ts";
+import type { Chaos } from "./world.ts";
 
 type Line = Log["records"][number];
 

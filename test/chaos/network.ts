@@ -1,8 +1,27 @@
 import { connect, createServer, type Server, type Socket } from "node:net";
+import { Client } from "../support/client.ts";
 import type { Random } from "./random.ts";
+import type { Chaos } from "./world.ts";
+
+/** Clients work over a network that fails; then the server is told to stop in the middle. */
+export async function badNetwork(chaos: Chaos, seconds: number): Promise<void> {
+  await using network = await FaultyNetwork.listen(chaos.random);
+  const host = `127.0.0.1:${network.port}`;
+  const server = await chaos.start({ PA_SERVER_ALLOWED_HOSTS: host, PA_TIMEOUTS_SHUTDOWN: "1s" });
+  network.target = Number(server.url.port);
+  await chaos.visits(new URL(`http://${host}`), async () => {
+    await Bun.sleep(seconds * 1000);
+    await using client = await Client.connect(server.url);
+    const { data } = await client.expect("project_list_response", "project_list");
+    chaos.stoppedRuns += data.projects.filter(({ state }) => state === "EXECUTING").length;
+    await chaos.stop(server);
+  });
+  for (const [what, count] of Object.entries(network.faults))
+    chaos.faults[`network: ${what}`] = count;
+}
 
 /** A network between clients and a server that does what bad ones do. */
-export class FaultyNetwork implements AsyncDisposable {
+class FaultyNetwork implements AsyncDisposable {
   /** What it did so far. */
   readonly faults = { slices: 0, stalls: 0, resets: 0, "half open": 0 };
   /** The port that clients connect to. */

@@ -1,6 +1,6 @@
 import { quantile, table, value } from "../bench/figure.ts";
 import { audit, type Log } from "./audit.ts";
-import type { Chaos } from "./rounds.ts";
+import type { Chaos } from "./world.ts";
 
 const sum = (numbers: readonly number[]) => numbers.reduce((all, number) => all + number, 0);
 const count = (what: string, number: number) => value(number, { what, unit: "", budget: null });
@@ -28,7 +28,7 @@ export function report(chaos: Chaos, logs: readonly Log[]): number {
     count("events read by clients", sum(visitors.map(({ events }) => events))),
     count("events compared with the log", compared),
     count("runs left behind and swept", chaos.swept),
-    ...Object.entries(chaos.faults).map(([what, number]) => count(`network: ${what}`, number)),
+    ...Object.entries(chaos.faults).map(([what, number]) => count(what, number)),
     count("runs in progress at SIGTERM", chaos.stoppedRuns),
     ms("from start to listening, p50", quantile(starts, 0.5)),
     ms("from start to listening, p99", quantile(starts, 0.99)),

@@ -37,6 +37,8 @@ const prompts = [
   "bash:sleep 60",
   "child:sleep 60\nstream:30:2",
   "stubborn",
+  'tool:Bash:{"command":"echo asked"}\nstream:10:1',
+  "parallel:3",
 ];
 
 /** A client that goes on for the whole test: connections come and go, what it has seen stays. */
@@ -139,7 +141,17 @@ export class Visitor {
     this.#request("project_join", { project_id: project, data }, (reply) => {
       if (reply.type === "error") this.#gone(project, reply);
       else mirror.joined({ resume: "", from: -1, epoch: "", ...reply.data });
+      const { permissions } = reply.data;
+      if (Array.isArray(permissions)) for (const asked of permissions) this.#answer(project, asked);
     });
+  }
+
+  /** Somebody answers, or nobody does and a kill is what ends it. */
+  #answer(project: string, asked: Readonly<Record<string, unknown>>): void {
+    if (!this.#random.chance(0.4)) return;
+    const decision = this.#random.chance(0.7) ? "allow" : "deny";
+    const data = { permission_id: asked["permission_id"], decision };
+    this.#request("permission_response", { project_id: project, data });
   }
 
   /** A project that cannot be joined must have been deleted. */
@@ -199,6 +211,7 @@ export class Visitor {
     }
     if (seq !== undefined) this.#frames += 1;
     if (seq !== undefined && this.#frames % this.#dropEvery === 0) return;
+    if (frame.type === "permission_request") this.#answer(project_id, frame.data);
     this.mirrors.get(project_id)?.receive(text, frame);
   }
 }

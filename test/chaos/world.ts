@@ -7,7 +7,6 @@ import { ServerProcess, spawnServer } from "../support/server-process.ts";
 import { Anomalies } from "./anomalies.ts";
 import { carried, recordedMarkers } from "./leftovers.ts";
 import type { Seen } from "./mirror.ts";
-import { FaultyNetwork } from "./network.ts";
 import { Orders } from "./orders.ts";
 import { Random } from "./random.ts";
 import { Visitor } from "./visitor.ts";
@@ -31,6 +30,8 @@ const settings = {
 
 /** A server that is killed and started again, and the clients that live with that. */
 export class Chaos implements Disposable {
+  readonly home: string;
+  readonly random: Random;
   readonly dataDir: string;
   readonly orders = new Orders();
   readonly seen = new Map<string, Seen>();
@@ -45,16 +46,15 @@ export class Chaos implements Disposable {
   readonly faults: Record<string, number> = {};
   /** Runs in progress when the server was told to stop. */
   stoppedRuns = 0;
-  readonly #home: string;
-  readonly #random: Random;
+
   /** Markers of runs that a killed server left, until nobody carries them any more. */
   readonly #left = new Set<string>();
   #server: number | undefined;
 
   constructor({ home, seed, dropEvery }: { home: string; seed: number; dropEvery?: number }) {
-    this.#home = home;
+    this.home = home;
     this.dataDir = join(home, "data");
-    this.#random = new Random(seed);
+    this.random = new Random(seed);
     const folder = join(home, "work");
     mkdirSync(folder);
     const { orders, seen, anomalies } = this;
@@ -65,72 +65,6 @@ export class Chaos implements Disposable {
     );
   }
 
-  /** So many kills, so long a bad network, and then a last look at what is left. */
-  async run({ rounds, seconds }: { rounds: number; seconds: number }): Promise<void> {
-    for (this.orders.round = 1; this.orders.round <= rounds; this.orders.round += 1) {
-      if (this.#random.chance(0.1)) await this.#killEarly();
-      await this.#round();
-      if (process.stderr.isTTY) process.stderr.write(`\rround ${this.orders.round} of ${rounds}`);
-    }
-    if (seconds > 0) await this.#badNetwork(seconds);
-    await this.#lastLook();
-    this.#checkAgents();
-  }
-
-  async #round(): Promise<void> {
-    const server = await this.#start();
-    await this.#checkProjects(server.url);
-    let over = false;
-    const visits = this.visitors.map((visitor) => visitor.visit(server.url, () => over));
-    await Bun.sleep(this.#random.between(50, 600));
-    if (this.orders.round % 5 === 0) await this.#expectSwept();
-    await server.crash();
-    over = true;
-    await Promise.all(visits);
-    this.#died();
-  }
-
-  /** Clients work over a network that fails; then the server is told to stop in the middle. */
-  async #badNetwork(seconds: number): Promise<void> {
-    await using network = await FaultyNetwork.listen(this.#random);
-    const host = `127.0.0.1:${network.port}`;
-    const server = await this.#start({ PA_SERVER_ALLOWED_HOSTS: host, PA_TIMEOUTS_SHUTDOWN: "1s" });
-    network.target = Number(server.url.port);
-    let over = false;
-    const url = new URL(`http://${host}`);
-    const visits = this.visitors.map((visitor) => visitor.visit(url, () => over));
-    const until = performance.now() + seconds * 1000;
-    while (performance.now() < until) {
-      await Bun.sleep(Math.min(1_000, Math.max(0, until - performance.now())));
-      if (process.stderr.isTTY)
-        process.stderr.write(
-          `\r${((until - performance.now()) / 1000).toFixed(0)} s of bad network `,
-        );
-    }
-    await using client = await Client.connect(server.url);
-    const { data } = await client.expect("project_list_response", "project_list");
-    this.stoppedRuns = data.projects.filter(({ state }) => state === "EXECUTING").length;
-    const code = await server.stop();
-    if (code !== 0) this.#wrong(`a server that was told to stop exited with ${code}`);
-    over = true;
-    await Promise.all(visits);
-    this.#died();
-    this.kills -= 1;
-    Object.assign(this.faults, network.faults);
-    this.orders.round += 1;
-  }
-
-  /** Kills a server before anybody can talk to it. */
-  async #killEarly(): Promise<void> {
-    const child = spawnServer({ home: this.#home, settings });
-    this.#server = child.pid;
-    await Bun.sleep(this.#random.between(10, 150));
-    child.kill("SIGKILL");
-    await child.exited;
-    this.earlyKills += 1;
-    this.#died();
-  }
-
   /** Ends whatever was started, also in the middle of a round. */
   [Symbol.dispose](): void {
     if (this.#server) end(this.#server);
@@ -138,9 +72,9 @@ export class Chaos implements Disposable {
     for (const pid of [...carried(this.#left).values()].flat()) end(pid);
   }
 
-  #died(): void {
+  /** The server is no more, however that came about. */
+  gone(): void {
     this.#server = undefined;
-    this.kills += 1;
     this.#remember();
   }
 
@@ -152,34 +86,65 @@ export class Chaos implements Disposable {
     }
   }
 
-  async #lastLook(): Promise<void> {
-    const server = await this.#start();
-    await this.#checkProjects(server.url);
+  /** Looks at what is left: nothing runs, and every client has everything. */
+  async lastLook(): Promise<void> {
+    const server = await this.start();
     await this.#quiet(server.url);
     await Promise.all(this.orders.open.map((project) => this.#askAgain(server.url, project)));
     await Promise.all(this.visitors.map((visitor) => visitor.catchUp(server.url)));
-    await this.#expectSwept();
-    const code = await server.stop();
-    this.#server = undefined;
-    if (code !== 0) this.#wrong(`the last server exited with ${code}`);
+    await this.expectSwept();
+    await this.stop(server);
+    this.#checkAgents();
   }
 
-  async #start(extra: Readonly<Record<string, string>> = {}): Promise<ServerProcess> {
+  /** Starts the server on what the one before has left, and looks whether that is all there. */
+  async start(extra: Readonly<Record<string, string>> = {}): Promise<ServerProcess> {
     this.#reopen();
     const begin = performance.now();
     const all = { ...settings, ...extra };
-    const server = await ServerProcess.start({ home: this.#home, settings: all });
+    const server = await ServerProcess.start({ home: this.home, settings: all });
     this.#server = server.pid;
     this.starts.push(performance.now() - begin);
+    await this.#checkProjects(server.url);
     return server;
+  }
+
+  /** Starts it, and kills it before anybody can talk to it. */
+  async startAndKill(afterMs: number): Promise<void> {
+    const child = spawnServer({ home: this.home, settings });
+    this.#server = child.pid;
+    await Bun.sleep(afterMs);
+    child.kill("SIGKILL");
+    await child.exited;
+    this.gone();
+  }
+
+  /** Tells it to stop, which it must do in order. */
+  async stop(server: ServerProcess): Promise<void> {
+    const code = await server.stop();
+    if (code !== 0) this.wrong(`a server that was told to stop exited with ${code}`);
+    this.gone();
+  }
+
+  /** Has all clients at work until `meanwhile` has come to its end. */
+  async visits(url: URL, meanwhile: () => Promise<void>): Promise<void> {
+    let over = false;
+    const visits = this.visitors.map((visitor) => visitor.visit(url, () => over));
+    try {
+      await meanwhile();
+    } finally {
+      over = true;
+    }
+    await Promise.all(visits);
+    this.orders.round += 1;
   }
 
   /** Opens a copy of the end of a log as the next server will open the log itself. */
   #reopen(): void {
     const projects = this.orders.open.map((id) => join(this.dataDir, "projects", id, "logs"));
-    const logs = this.#random.pick(projects);
+    const logs = this.random.pick(projects);
     if (!logs) return;
-    const copy = join(this.#home, "copy");
+    const copy = join(this.home, "copy");
     const newest = readdirSync(logs)
       .filter((name) => name.endsWith(".jsonl"))
       .toSorted()
@@ -254,7 +219,7 @@ export class Chaos implements Disposable {
   }
 
   /** What an earlier server left alive must be gone before long. */
-  async #expectSwept(): Promise<void> {
+  async expectSwept(): Promise<void> {
     const deadline = performance.now() + patienceMs;
     let alive = carried(this.#left);
     while (alive.size > 0 && performance.now() < deadline) {
@@ -263,7 +228,7 @@ export class Chaos implements Disposable {
     }
     this.swept += this.#left.size - alive.size;
     for (const [marker, pids] of alive) {
-      this.#wrong(`processes ${pids.join(", ")} of run ${marker} live on`);
+      this.wrong(`processes ${pids.join(", ")} of run ${marker} live on`);
       for (const pid of pids) process.kill(pid, "SIGKILL");
     }
     this.#left.clear();
@@ -272,17 +237,17 @@ export class Chaos implements Disposable {
   /** No agent was given a prompt that any agent was given before. */
   #checkAgents(): void {
     const given = new Map<string, number>();
-    for (const content of new AgentLog(this.#home).prompts()) {
+    for (const content of new AgentLog(this.home).prompts()) {
       const id = /say:([0-9a-f-]{36})/.exec(JSON.stringify(content))?.[1] ?? "";
       given.set(id, (given.get(id) ?? 0) + 1);
     }
     for (const [id, times] of given)
       if (times > 1) this.anomalies.report("doubled", `prompt ${id} was run ${times} times`);
-    const log = readFileSync(join(this.#home, "agent.jsonl"), "utf8");
-    if (!log.includes("say:")) this.#wrong("no agent was given anything to do");
+    const log = readFileSync(join(this.home, "agent.jsonl"), "utf8");
+    if (!log.includes("say:")) this.wrong("no agent was given anything to do");
   }
 
-  #wrong(sentence: string): void {
+  wrong(sentence: string): void {
     this.anomalies.report("otherwise wrong", sentence);
   }
 }

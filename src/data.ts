@@ -11,6 +11,7 @@ import { openDirectories } from "./adapters/directories.ts";
 import { openDisk } from "./adapters/disk.ts";
 import type { Metrics } from "./adapters/metrics.ts";
 import { openProjectStore } from "./adapters/project-store.ts";
+import { dataDirFault } from "./adapters/storage-fault.ts";
 import type { Config } from "./contract/options.ts";
 import type { AgentRunner, Directories, Disk, Publisher, Telemetry } from "./core/ports.ts";
 import { Projects } from "./core/projects.ts";
@@ -62,6 +63,14 @@ export async function openData(
   around: Surroundings,
   publisher: Publisher,
 ): Promise<Data> {
+  try {
+    return await open(config, around, publisher);
+  } catch (error) {
+    throw dataDirFault(config.dataDir, error);
+  }
+}
+
+async function open(config: Config, around: Surroundings, publisher: Publisher): Promise<Data> {
   await using opening = new AsyncDisposableStack();
   const { log } = around;
   const telemetry = telemetryOf(around);
@@ -86,7 +95,7 @@ export async function openData(
   const notifications = opening.use(new Courier({ ...parts, webPush }));
   const projects = new Projects({ ...parts, sessions, store, admits, notifications }, publisher);
   opening.defer(() => projects.close());
-  const open = opening.move();
+  const opened = opening.move();
   return {
     ...parts,
     log,
@@ -94,10 +103,10 @@ export async function openData(
     clients,
     webPush,
     projects,
-    unloaded: () => store.problems,
+    unloaded: () => [...store.problems, ...projects.problems],
     connected: (deviceId) => clients.has(deviceId),
     revoke: revocation({ access, clients, projects }),
-    [Symbol.asyncDispose]: () => open.disposeAsync(),
+    [Symbol.asyncDispose]: () => opened.disposeAsync(),
   };
 }
 

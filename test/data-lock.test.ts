@@ -1,19 +1,19 @@
 import { afterAll, afterEach, describe, expect, test } from "bun:test";
 import {
   chmodSync,
-  existsSync,
   mkdirSync,
   mkdtempSync,
   readdirSync,
-  readFileSync,
+  readlinkSync,
   rmSync,
   statSync,
   symlinkSync,
+  unlinkSync,
   writeFileSync,
 } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { lockDataDir } from "../src/adapters/data-lock.ts";
+import { holderOf, lockDataDir } from "../src/adapters/data-lock.ts";
 
 const root = mkdtempSync(join(tmpdir(), "data-lock-"));
 const children = new Set<Bun.Subprocess>();
@@ -75,7 +75,6 @@ describe("lockDataDir", () => {
     const directory = join(root, "fresh", "data");
     const lock = lockDataDir(directory);
     expect(statSync(directory).mode & 0o777).toBe(0o700);
-    expect(statSync(lockFile(directory)).mode & 0o777).toBe(0o600);
     expect(readdirSync(directory)).toEqual(["server.lock"]);
     lock[Symbol.dispose]();
     expect(readdirSync(directory)).toEqual([]);
@@ -104,19 +103,19 @@ describe("lockDataDir", () => {
     first.child.kill("SIGKILL");
     await first.child.exited;
     using _ = lockDataDir(directory);
-    expect(readFileSync(lockFile(directory), "utf8")).toContain(`"pid":${process.pid},`);
+    expect(holderOf(directory)).toBe(process.pid);
   });
 
   test("takes over from a process whose pid belongs to another one now", () => {
     const directory = join(root, "reused");
     mkdirSync(directory);
-    const leftover = { pid: process.ppid, process_start: "long ago", started_at: "long ago" };
-    writeFileSync(lockFile(directory), JSON.stringify(leftover));
+    symlinkSync(`${process.ppid} long ago 01234567`, lockFile(directory));
+    expect(holderOf(directory)).toBeUndefined();
     using _ = lockDataDir(directory);
-    expect(readFileSync(lockFile(directory), "utf8")).toContain(`"pid":${process.pid},`);
+    expect(holderOf(directory)).toBe(process.pid);
   });
 
-  test.each(["", "\0\0\0\0", "{", "[]", '{"pid":-1,"process_start":"x","started_at":"x"}'])(
+  test.each(["", "\0\0\0\0", "1", "-1 x 01234567", "0 x 01234567"])(
     "takes over what a crash of the machine left: %p",
     (text) => {
       const directory = mkdtempSync(join(root, "torn-"));
@@ -131,9 +130,9 @@ describe("lockDataDir", () => {
     const dead = contender();
     expect(await dead.ask(directory)).toBe("won");
     const claim = `${lockFile(directory)}.${new Bun.CryptoHasher("sha1")
-      .update(readFileSync(lockFile(directory)))
+      .update(readlinkSync(lockFile(directory)))
       .digest("hex")}`;
-    writeFileSync(claim, readFileSync(lockFile(directory)));
+    symlinkSync(readlinkSync(lockFile(directory)), claim);
     dead.child.kill("SIGKILL");
     await dead.child.exited;
     using _ = lockDataDir(directory);
@@ -143,24 +142,27 @@ describe("lockDataDir", () => {
   test("does not remove a lock that is not its own any more", () => {
     const directory = join(root, "stolen");
     const lock = lockDataDir(directory);
-    writeFileSync(lockFile(directory), "somebody else's");
+    unlinkSync(lockFile(directory));
+    symlinkSync("somebody else's", lockFile(directory));
     lock[Symbol.dispose]();
-    expect(existsSync(lockFile(directory))).toBe(true);
+    expect(readdirSync(directory)).toEqual(["server.lock"]);
   });
 
   test("lets exactly one of two processes have a stale lock, fifty times over", async () => {
-    const leftover = { pid: process.ppid, process_start: "long ago", started_at: "long ago" };
     const [first, second] = [contender(), contender()];
     for (let round = 0; round < 50; round += 1) {
       const directory = join(root, `race-${round}`);
       mkdirSync(directory);
-      writeFileSync(lockFile(directory), JSON.stringify({ ...leftover, round }));
+      symlinkSync(
+        `${process.ppid} long ago ${String(round).padStart(8, "0")}`,
+        lockFile(directory),
+      );
       const answers = await Promise.all([first.ask(directory), second.ask(directory)]);
       const winner = answers.indexOf("won");
       expect(winner).toBeGreaterThanOrEqual(0);
       const pid = [first, second][winner]?.child.pid;
       expect(answers[1 - winner]).toContain(`another server (process ${pid},`);
-      expect(readFileSync(lockFile(directory), "utf8")).toContain(`"pid":${pid},`);
+      expect(holderOf(directory)).toBe(pid);
       expect(readdirSync(directory)).toEqual(["server.lock"]);
     }
   });

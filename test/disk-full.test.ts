@@ -111,7 +111,9 @@ async function expectAll(client: Client, project_id: string): Promise<void> {
   expect(onDisk).toHaveLength(last_seq);
 }
 
-const ways: [string, (folder: string) => TightDisk][] = [["its log may not grow", tightFiles]];
+const ways: [string, (folder: string) => TightDisk][] = [
+  ["its log may not grow", () => tightFiles()],
+];
 if (canMount()) ways.unshift(["the disk is full", tightFileSystem]);
 
 test.each(ways)("an agent is blocked, not lost, while %s", async (_, makeTight) => {

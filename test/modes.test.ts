@@ -21,6 +21,8 @@ const nobody = 65_534;
 function open(folder: string): string[] {
   return readdirSync(folder, { withFileTypes: true, recursive: true }).flatMap((entry) => {
     const path = join(entry.parentPath, entry.name);
+    // A link, such as the lock, has no mode that counts.
+    if (entry.isSymbolicLink()) return [];
     const mode = lstatSync(path).mode & 0o777;
     const expected = entry.isDirectory() ? 0o700 : 0o600;
     return mode === expected ? [] : [`${path} ${mode.toString(8)}`];

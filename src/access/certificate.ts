@@ -6,6 +6,7 @@ import {
   X509Certificate,
 } from "node:crypto";
 import { join } from "node:path";
+import { systemCode } from "../adapters/storage-fault.ts";
 import { canonicalAddress } from "./address.ts";
 import { machineAddresses, machineNames } from "./machine-names.ts";
 import { forbidden, readOwned } from "./owned-file.ts";
@@ -47,7 +48,10 @@ export async function ownCertificate(options: {
   if (existing?.checkPrivateKey(key.object) && isGood(existing, names, now))
     return describe(existing, existing.toString(), key.pem);
   const cert = await sign(key.object, names, now);
-  await replaceFile(path, cert);
+  await replaceFile(path, cert).catch((error: unknown) => {
+    // It can be shown without being kept: a full disk, which health tells of, stops no server.
+    if (renew || !existing || systemCode(error) !== "ENOSPC") throw error;
+  });
   return describe(new X509Certificate(cert), cert, key.pem);
 }
 

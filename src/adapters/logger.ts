@@ -45,7 +45,7 @@ function destination(output: string, maxBytes: number): (line: string) => void {
   mkdirSync(dirname(output), { recursive: true, mode: 0o700 });
   let file = openSync(output, "a", 0o600);
   let { size } = fstatSync(file);
-  return (line) => {
+  const write = (line: string) => {
     if (size > 0 && size + Buffer.byteLength(line) > maxBytes) {
       closeSync(file);
       shift(output);
@@ -53,6 +53,14 @@ function destination(output: string, maxBytes: number): (line: string) => void {
       size = 0;
     }
     size += writeSync(file, line);
+  };
+  return (line) => {
+    try {
+      write(line);
+    } catch (error) {
+      // A full disk must not end whatever was worth a line.
+      process.stderr.write(`Cannot write to the log "${output}": ${String(error)}\n${line}`);
+    }
   };
 }
 

@@ -1,7 +1,5 @@
-import { existsSync, readFileSync } from "node:fs";
-import { join } from "node:path";
-import * as v from "valibot";
 import { ConfigError, splitArguments } from "../arguments.ts";
+import { holderOf } from "../adapters/data-lock.ts";
 import { controlPath } from "../adapters/control-path.ts";
 import { loadConfig } from "../config.ts";
 import type { Config } from "../contract/options.ts";
@@ -63,13 +61,7 @@ async function examine(
 /** The process of the server that answers for this data. */
 async function serverOf({ dataDir }: Config, env: Environment): Promise<number | undefined> {
   using running = await ControlClient.connect(controlPath(dataDir, env));
-  const lock = join(dataDir, "server.lock");
-  if (!running || !existsSync(lock)) return undefined;
-  const holder = v.safeParse(
-    v.pipe(v.string(), v.parseJson(), v.looseObject({ pid: v.number() })),
-    readFileSync(lock, "utf8"),
-  );
-  return holder.success ? holder.output.pid : undefined;
+  return running && holderOf(dataDir);
 }
 
 const marks = { ok: "ok  ", warn: "!   ", fail: "FAIL" } as const;

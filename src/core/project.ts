@@ -75,6 +75,7 @@ export class Project {
   readonly #intake: Intake;
   /** A session is being looked up; until it is found, nothing may begin in another one. */
   #resuming = false;
+  #recovered = false;
 
   constructor(metadata: ProjectMetadata, feed: Feed, deps: ProjectDeps) {
     this.id = metadata.id;
@@ -140,10 +141,16 @@ export class Project {
     this.#ledger.save();
   }
 
-  /** Settles what a server that went down left behind, and gives queued prompts their place. */
+  /**
+   * Settles what a server that went down left behind, and gives queued prompts their place. Throws
+   * while that cannot be logged; nothing new may begin before.
+   */
   recover(): void {
+    if (this.#recovered) return;
     const interrupted = this.#ledger.status.state === "EXECUTING";
-    this.#approvals.adopt(this.#ledger.recover());
+    const resolved = this.#ledger.recover();
+    this.#recovered = true;
+    this.#approvals.adopt(resolved);
     if (interrupted) this.#alerts.ended("interrupted", false);
     if (this.#executions.queued === 0) return;
     for (const entry of this.#executions.queue) this.#deps.queue.add(this, entry);
@@ -154,6 +161,7 @@ export class Project {
    * between, when nothing can refuse the prompt any more but the disk.
    */
   execute(request: ExecuteRequest, accepted: () => void): Accepted {
+    this.recover();
     this.#refuseWhileResuming("run the prompt");
     const whose = { project: this, conversation: this.#conversation };
     return this.#intake.execute(request, whose, accepted);
@@ -176,6 +184,7 @@ export class Project {
 
   /** Stops the run, or acknowledges an error. Resolves once nothing of the run is left. */
   async kill(force: boolean): Promise<ProjectState> {
+    this.recover();
     const { run, status } = this.#ledger;
     if (!run && status.state !== "ERROR" && !this.#conversation.busy)
       throw new Fault("PROCESS_NOT_FOUND", "Cannot stop the run: nothing is running");
@@ -202,6 +211,7 @@ export class Project {
 
   /** Lets the next prompt begin a new conversation; returns the id of the one that is left. */
   newSession(): string | null {
+    this.recover();
     this.#refuseActive("begin a new session");
     const previous_session_id = this.#ledger.status.sessionId;
     this.#ledger.enter({ state: "IDLE", error: null, paused: false, ...freshSession }, [

@@ -11,12 +11,15 @@ import { Warm } from "./warm.ts";
 /** The topic of what every client is told. */
 export const lobby = "lobby";
 
+const storageRetryMs = 1_000;
+
 /** The set of known projects. */
 export class Projects implements Iterable<Project> {
   readonly #deps: ProjectDeps;
   readonly #publisher: Publisher;
   readonly #queue: Queue;
   readonly #byId = new Map<string, Project>();
+  readonly #problems: string[] = [];
   #draining = false;
 
   constructor(deps: Omit<ProjectDeps, "changed" | "queue" | "warm">, publisher: Publisher) {
@@ -34,6 +37,11 @@ export class Projects implements Iterable<Project> {
 
   get size(): number {
     return this.#byId.size;
+  }
+
+  /** Why projects that are on the disk are not here. */
+  get problems(): readonly string[] {
+    return this.#problems;
   }
 
   /** Oldest first. */
@@ -171,10 +179,23 @@ export class Projects implements Iterable<Project> {
   #restore(metadata: ProjectMetadata): void {
     const { telemetry } = this.#deps;
     try {
-      this.#open(metadata, metadata.log).recover();
+      this.#settle(this.#open(metadata, metadata.log));
     } catch (error) {
       // A disk that cannot be written must not keep the server from starting.
       telemetry.log("error", "cannot restore a project", { project_id: metadata.id, error });
+      const reason = error instanceof Error ? error.message : String(error);
+      this.#problems.push(`Project ${metadata.id}: ${reason}`);
+    }
+  }
+
+  /** Says in its history how a project was found; as soon as there is room for that. */
+  #settle(project: Project): void {
+    if (this.#draining || this.#byId.get(project.id) !== project) return;
+    try {
+      project.recover();
+    } catch (error) {
+      if (!(error instanceof Fault)) throw error;
+      this.#deps.clock.after(storageRetryMs, () => this.#settle(project));
     }
   }
 

@@ -1,4 +1,4 @@
-import { existsSync, readdirSync, statSync } from "node:fs";
+import { existsSync, lstatSync, readdirSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { fail, type Finding, ok, type Patient, warn } from "./finding.ts";
 
@@ -64,5 +64,5 @@ function checkClock({ config }: Patient): Finding[] {
 
 function newestIn(dataDir: string): number[] {
   if (!existsSync(dataDir)) return [];
-  return readdirSync(dataDir).map((name) => statSync(join(dataDir, name)).mtimeMs);
+  return readdirSync(dataDir).map((name) => lstatSync(join(dataDir, name)).mtimeMs);
 }

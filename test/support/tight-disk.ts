@@ -41,10 +41,23 @@ export function tightFileSystem(folder: string): TightDisk {
   };
 }
 
-/** A limit of 1 MiB on the size of each file that the server writes; needs no privilege. */
-export function tightFiles(): TightDisk {
+/** Makes a folder one that can only be read, whoever one is, until disposed; only root can. */
+export function readOnly(folder: string): Disposable {
+  run("mount", "--bind", folder, folder);
+  run("mount", "-o", "remount,bind,ro", folder);
+  return { [Symbol.dispose]: () => run("umount", folder) };
+}
+
+/** A command that gives up root's power to write everywhere, and is nothing to anybody else. */
+export const asOrdinary: readonly string[] =
+  process.getuid?.() === 0
+    ? ["setpriv", "--bounding-set=-dac_override,-dac_read_search", "--"]
+    : [];
+
+/** A limit on the size of each file that the server writes; needs no privilege. */
+export function tightFiles(bytes = 1_048_576): TightDisk {
   return {
-    by: ["prlimit", "--fsize=1048576:", "--"],
+    by: ["prlimit", `--fsize=${bytes}:`, "--"],
     fill: () => undefined,
     relieve: (serverPid) => run("prlimit", `--pid=${serverPid}`, "--fsize=unlimited:"),
     [Symbol.dispose]: () => undefined,

@@ -1,5 +1,6 @@
 import { expect, setDefaultTimeout, test } from "bun:test";
 import { existsSync, readdirSync, renameSync, statSync } from "node:fs";
+import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import { scratch, testApp } from "./support/app.ts";
 import { Client } from "./support/client.ts";
@@ -71,6 +72,50 @@ test("a backup made while agents write is a history without gaps, and can be ser
   const seqs = reader.events(id).map(({ seq }) => seq);
   expect(seqs.length).toBeGreaterThan(5);
   expect(seqs).toEqual(seqs.map((_, at) => at + 1));
+});
+
+test("a backup that takes the place of the data is another history, and clients read it again", async () => {
+  await using stack = new AsyncDisposableStack();
+  const home = await scratch(stack);
+  const [data, to, path] = [join(home, "data"), join(home, "copy"), join(home, "work")];
+  await mkdir(path);
+  const settings = { PA_LOG_ROTATION_COUNT: "500", PA_TIMEOUTS_SHUTDOWN: "100ms" };
+  const first = stack.use(await ServerProcess.start({ home, settings }));
+  const client = stack.use(await Client.connect(first.url));
+  const id = await client.create(path);
+  await client.run(id, "say:before");
+  const flood = { project_id: id, data: { prompt: "flood:100000:300" } };
+  await client.expect("project_state", "execute", flood);
+  await client.next("agent_message", ({ seq = 0 }) => seq > 1_000);
+  expect(await command(home, "backup", to)).toMatchObject({ code: 0, err: "" });
+  await client.ask("agent_kill", { project_id: id });
+  const ended = await client.run(id, "say:only the old history has this");
+  expect(await first.stop()).toBe(0);
+  renameSync(data, join(home, "old"));
+  renameSync(to, data);
+
+  await using second = await ServerProcess.start({ home, settings });
+  // One that has more than the backup, and one that has less: neither may take it for the same.
+  for (const after_seq of [ended.last_seq, 1_000]) {
+    await using reader = await Client.connect(second.url);
+    reader.patienceMs = 60_000;
+    const joined = await reader.expect("project_joined", "project_join", {
+      project_id: id,
+      data: { after_seq, epoch: ended.epoch },
+    });
+    expect(joined.data).toMatchObject({ resume: "reset", from: 0 });
+    expect(joined.data.epoch).not.toBe(ended.epoch);
+    expect(joined.data.last_seq).toBeLessThan(ended.last_seq);
+    await reader.next("caught_up");
+    if (after_seq === 1_000) await reader.run(id, "say:only the new history has this");
+    const seqs = reader.events(id).map(({ seq }) => seq);
+    expect(seqs).toEqual(seqs.map((_, at) => at + 1));
+    const text = JSON.stringify(reader.events(id));
+    expect(text).toContain("say:before");
+    expect(text).toContain("the server went down");
+    expect(text).not.toContain("only the old history");
+    expect(text.includes("only the new history")).toBe(after_seq === 1_000);
+  }
 });
 
 test("a backup goes into an empty or new folder outside of the data, or is refused", async () => {

@@ -6,6 +6,7 @@ import type { LadderTiming } from "./adapters/claude/ladder.ts";
 import { claudeRunner } from "./adapters/claude/runner.ts";
 import { sessionBook } from "./adapters/claude/sessions.ts";
 import { systemClock as clock } from "./adapters/clock.ts";
+import { admitFormat } from "./adapters/data-format.ts";
 import { lockDataDir } from "./adapters/data-lock.ts";
 import { openDirectories } from "./adapters/directories.ts";
 import { openDisk } from "./adapters/disk.ts";
@@ -75,6 +76,7 @@ async function open(config: Config, around: Surroundings, publisher: Publisher):
   const { log } = around;
   const telemetry = telemetryOf(around);
   opening.use(lockDataDir(config.dataDir));
+  admitFormat(config.dataDir);
   const disk = openDisk(config.dataDir);
   const clients = new ConnectedClients(config.maxConnections);
   const announce = (device: Device) => clients.announce(summary(device, false));

@@ -1,4 +1,5 @@
 import { ConfigError, splitArguments } from "../arguments.ts";
+import { foreignFormat } from "../adapters/data-format.ts";
 import { holderOf } from "../adapters/data-lock.ts";
 import { controlPath } from "../adapters/control-path.ts";
 import { loadConfig } from "../config.ts";
@@ -47,9 +48,13 @@ async function examine(
     return [fail("settings", error.message, "Mend them where they are; see config check")];
   }
   const running = await serverOf(config, env);
-  const patient: Patient = { config, env, cwd: process.cwd(), running, fix };
+  const foreign = foreignFormat(config.dataDir);
+  // What another version has written is not for this one to mend.
+  const mend = fix && foreign === undefined;
+  const patient: Patient = { config, env, cwd: process.cwd(), running, fix: mend };
   return [
     ...(await checkAgent(patient)),
+    ...(foreign ? [fail("format", foreign.cause, foreign.remedy)] : []),
     ...checkStorage(patient),
     ...checkHistory(patient),
     ...checkDoors(patient),

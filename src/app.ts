@@ -66,7 +66,10 @@ export async function start(config: Config, around: Surroundings): Promise<App> 
   };
 }
 
-/** Tells every client how busy the server is; browsers take it as their sign of life. */
+/**
+ * Tells every client how busy the server is, which browsers take as their sign of life, and what has
+ * become of the projects' directories.
+ */
 function everyTenSeconds(
   { clients, projects, stats, telemetry }: Data,
   parts: { server: EdgeServer; system: System; uptime: () => number },
@@ -80,6 +83,7 @@ function everyTenSeconds(
     telemetry.gauge("event_loop_lag_seconds", {}, system.lagMs / 1000);
     telemetry.gauge("memory_bytes", {}, process.memoryUsage.rss());
     system.sample();
+    projects.survey();
     projects.announce("server_stats", {
       connections: clients.size,
       projects: projects.size,

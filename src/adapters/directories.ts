@@ -47,7 +47,7 @@ export function openDirectories(rules: DirectoryRules): Directories {
     available(path) {
       try {
         enter(path);
-        return true;
+        return realpathSync.native(path) === path;
       } catch {
         // Why it is not available does not matter here.
         return false;

@@ -5,6 +5,7 @@ import type { ResolvedOptions } from "./agent-request.ts";
 import type { Approvals } from "./approvals.ts";
 import type { Ledger } from "./ledger.ts";
 import { type Heard, Listener, type ListenerHooks } from "./listener.ts";
+import type { Directory } from "./ports.ts";
 import type { ProjectDeps } from "./project.ts";
 import type { Run } from "./run.ts";
 import type { WarmAgent } from "./warm.ts";
@@ -16,6 +17,8 @@ interface Live extends Heard, WarmAgent {
   readonly hooks: ListenerHooks;
   /** With which trust it was started; another prompt with the same can go to the same process. */
   readonly trusted: boolean;
+  /** What it was started in. */
+  readonly directory: Directory;
   /** It has served a prompt before this one. */
   reused: boolean;
   closing: boolean;
@@ -36,14 +39,14 @@ export class Conversation {
   readonly #listener: Listener;
   readonly #deps: ProjectDeps;
   /** Checks the directory again, just before it is worked in. */
-  readonly #directory: () => string;
+  readonly #directory: () => Directory;
   #live: Live | undefined;
   #closed = false;
 
   constructor(
     ledger: Ledger,
     approvals: Approvals,
-    { deps, directory }: { deps: ProjectDeps; directory: () => string },
+    { deps, directory }: { deps: ProjectDeps; directory: () => Directory },
   ) {
     this.#ledger = ledger;
     this.#approvals = approvals;
@@ -159,8 +162,9 @@ export class Conversation {
     const { telemetry, warm } = this.#deps;
     const { trusted } = this.#ledger;
     const live = this.#live;
-    if (live && !live.closing && fingerprint(live) === fingerprint({ asked, trusted })) {
-      this.#directory();
+    const directory = this.#directory();
+    const wanted = fingerprint({ asked, trusted, directory });
+    if (live && !live.closing && fingerprint(live) === wanted) {
       telemetry.count("warm_hits_total", {});
       warm.delete(live);
       live.timer?.[Symbol.dispose]();
@@ -173,16 +177,16 @@ export class Conversation {
       return undefined;
     }
     telemetry.count("warm_misses_total", {});
-    return this.#start(asked);
+    return this.#start(asked, directory);
   }
 
-  #start(asked: ResolvedOptions): Live {
+  #start(asked: ResolvedOptions, directory: Directory): Live {
     const { sessionId, fork, remembered } = this.#ledger.status;
     const { trusted } = this.#ledger;
     const { options } = asked;
     const agent = this.#deps.runner.start({
       projectId: this.#ledger.id,
-      cwd: this.#directory(),
+      cwd: directory.path,
       trusted,
       permissionMode: asked.permissionMode,
       model: asked.model,
@@ -204,6 +208,7 @@ export class Conversation {
       gone,
       asked,
       trusted,
+      directory,
       costUsd: 0,
       answered: false,
       restart: false,
@@ -336,8 +341,11 @@ export class Conversation {
   }
 }
 
-function fingerprint({ asked, trusted }: Pick<Live, "asked" | "trusted">): string {
-  return JSON.stringify([asked.permissionMode, asked.model, asked.options, trusted]);
+/** An agent whose directory was moved away goes on in that one, so it is of no use for a new one. */
+function fingerprint(live: Pick<Live, "asked" | "trusted" | "directory">): string {
+  const { asked, trusted, directory } = live;
+  const { dev, ino } = directory;
+  return JSON.stringify([asked.permissionMode, asked.model, asked.options, trusted, dev, ino]);
 }
 
 function isStorageFault(error: unknown): error is Fault {

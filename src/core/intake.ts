@@ -39,7 +39,7 @@ export class Intake {
   readonly #executions: Executions;
   readonly #deps: ProjectDeps;
   readonly #rate: RateLimit;
-  #identity: Directory | undefined;
+  #owner: number | undefined;
 
   constructor(ledger: Ledger, executions: Executions, deps: ProjectDeps) {
     this.#ledger = ledger;
@@ -105,19 +105,20 @@ export class Intake {
     this.#ledger.touch();
   }
 
-  /** The directory, which must still be the one that it was when the server first worked in it. */
-  directory(): string {
+  /**
+   * The directory. It may have been made anew, as a checkout is; but what stands in its place must not
+   * lead elsewhere, nor be somebody else's.
+   */
+  directory(): Directory {
     const { path } = this.#ledger;
     const found = this.#deps.directories.resolve(path);
-    const known = this.#identity ?? found;
-    const same = found.dev === known.dev && found.ino === known.ino && found.uid === known.uid;
-    if (found.path !== path || !same)
-      throw new Fault(
-        "INVALID_PATH",
-        `Cannot run the prompt: ${JSON.stringify(path)} is not the directory it was`,
-      );
-    this.#identity = found;
-    return found.path;
+    const begin = `Cannot run the prompt: ${JSON.stringify(path)}`;
+    if (found.path !== path)
+      throw new Fault("INVALID_PATH", `${begin} is, or lies behind, a symbolic link now`);
+    this.#owner ??= found.uid;
+    if (found.uid !== this.#owner)
+      throw new Fault("INVALID_PATH", `${begin} belongs to another account now`);
+    return found;
   }
 
   /** Throws what stands against a new run, as far as it can be known beforehand. */

@@ -36,6 +36,8 @@ export class Ledger {
   #status: Status;
   #run: Run | undefined;
   #saving: Disposable | undefined;
+  /** What was said last about whether the directory is there. */
+  #announced: boolean | undefined;
   #survey = { at: Number.NEGATIVE_INFINITY, available: false, trusts: false };
   /** The snapshot as JSON, for as long as nothing in it has changed. */
   #json: { status: Status; key: string; text: string } | undefined;
@@ -283,6 +285,14 @@ export class Ledger {
     });
   }
 
+  /** Tells everybody when the directory has gone, or has come back. */
+  survey(): void {
+    const { available } = this.#machine();
+    if (available === this.#announced) return;
+    this.#announced = available;
+    this.#hooks.changed();
+  }
+
   #machine(): { available: boolean; trusts: boolean } {
     const { clock, directories, runner } = this.#deps;
     const now = clock.monotonic();
@@ -292,6 +302,7 @@ export class Ledger {
         available: directories.available(this.path),
         trusts: runner.trusts(this.path),
       };
+    this.#announced ??= this.#survey.available;
     return this.#survey;
   }
 

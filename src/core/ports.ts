@@ -212,7 +212,7 @@ export interface Directory {
 export interface Directories {
   /** Throws a Fault INVALID_PATH that says why the path cannot be worked in. */
   readonly resolve: (path: string) => Directory;
-  /** Whether it is there and the server can enter it. */
+  /** Whether the directory of a real path is still there, and the server can enter it. */
   readonly available: (path: string) => boolean;
   /** The directories in a directory, or where to begin. Rejects with a Fault INVALID_PATH. */
   readonly list: (path: string | undefined) => Promise<ServerData<"directory_list_response">>;

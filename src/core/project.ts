@@ -136,6 +136,11 @@ export class Project {
     await Promise.all([this.feed.log.sync(), this.#deps.store.save(this.metadata)]);
   }
 
+  /** Tells everybody when the directory has gone, or has come back. */
+  survey(): void {
+    this.#ledger.survey();
+  }
+
   /** Caches what the log says, for the next start. */
   save(): void {
     this.#ledger.save();

@@ -123,6 +123,11 @@ export class Projects implements Iterable<Project> {
     );
   }
 
+  /** Tells everybody of directories that have gone, or have come back. */
+  survey(): void {
+    for (const project of this.#byId.values()) project.survey();
+  }
+
   /** Whether the server is going down. */
   get draining(): boolean {
     return this.#draining;

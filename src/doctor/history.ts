@@ -1,7 +1,20 @@
-import { closeSync, fstatSync, openSync, readdirSync, readSync, renameSync } from "node:fs";
+import {
+  accessSync,
+  closeSync,
+  constants,
+  fstatSync,
+  openSync,
+  readdirSync,
+  readSync,
+  realpathSync,
+  renameSync,
+  statSync,
+} from "node:fs";
 import { join } from "node:path";
 import { headerBytes, parseHeader, parseRecord } from "../adapters/log-record.ts";
 import { readMetadata, writeMetadata } from "../adapters/project-store.ts";
+import { systemCode } from "../adapters/storage-fault.ts";
+import type { ProjectMetadata } from "../core/ports.ts";
 import { rebuilt } from "./rebuild.ts";
 import { fail, type Finding, ok, type Patient, warn } from "./finding.ts";
 
@@ -22,7 +35,7 @@ export function checkHistory({ config, fix, running }: Patient): Finding[] {
 
 function checkMetadata(folder: string, name: string, fix: boolean): Finding[] {
   const metadata = readMetadata(folder, name);
-  if (typeof metadata === "object") return [];
+  if (typeof metadata === "object") return checkDirectory(metadata);
   const what = `project ${name.slice(0, 8)}`;
   const recovered = rebuilt(join(folder, name, "logs"), name);
   if (!recovered)
@@ -41,6 +54,22 @@ function checkMetadata(folder: string, name: string, fix: boolean): Finding[] {
   renameSync(path, `${path}.damaged-${Date.now()}`);
   writeMetadata(folder, recovered);
   return [ok(what, `its metadata was made again from its log: ${recovered.path}`)];
+}
+
+/** A project whose directory is elsewhere now keeps its history, and waits for it. */
+function checkDirectory({ id, path }: ProjectMetadata): Finding[] {
+  const what = `project ${id.slice(0, 8)}`;
+  const remedy = `Put it back, or: projects delete ${id.slice(0, 8)}`;
+  try {
+    if (realpathSync.native(path) !== path)
+      return [warn(what, `${path} is, or lies behind, a symbolic link now`, remedy)];
+    if (!statSync(path).isDirectory()) return [warn(what, `${path} is no directory`, remedy)];
+    accessSync(path, constants.R_OK | constants.X_OK);
+    return [];
+  } catch (error) {
+    const reason = systemCode(error) === "ENOENT" ? "is not there" : "cannot be entered";
+    return [warn(what, `its directory ${path} ${reason}`, remedy)];
+  }
 }
 
 /** Numbers go on from file to file, and the last line is whole. */

@@ -18,7 +18,7 @@ export function report(chaos: Chaos, logs: readonly Log[]): number {
     count("of these before it listened", chaos.earlyKills),
     count("connections", sum(visitors.map(({ connections }) => connections))),
     count("prompts acknowledged", prompts("acknowledged")),
-    count("prompts never answered", prompts("unknown")),
+    count("prompts without a clear answer", prompts("unknown")),
     count("prompts refused", prompts("refused")),
     count("projects made", orders.projects.filter(({ id }) => id).length),
     count("projects deleted", orders.projects.filter(({ deletion }) => deletion !== "no").length),

@@ -170,6 +170,8 @@ export class Visitor {
     this.#request("execute", { project_id: project, data }, (reply) => {
       if (order.outcome === "acknowledged") return;
       if (reply.type !== "error") order.outcome = "acknowledged";
+      // It may be in the log and not on the disk: the only one who knows is the server, asked again.
+      else if (reply.data["code"] === "STORAGE_ERROR") return;
       // What was sent in an earlier round may have been accepted then.
       else if (order.round === this.#world.orders.round) order.outcome = "refused";
     });

@@ -43,6 +43,8 @@ export type Job = Stream | Ask | Hold;
 /** Lines that the feeder prints besides those that were asked for. */
 const extraLines = 2;
 const stampBytes = 16;
+/** More connections at the same moment than a listening socket keeps in line would be lost. */
+const atOnce = 200;
 const clock = sharedClock();
 const typeAt = '{"type":"'.length;
 
@@ -177,13 +179,15 @@ async function hold({ url, project, clients }: Hold): Promise<void> {
   const { promise: joined, resolve } = Promise.withResolvers<void>();
   let missing = project === null ? 0 : clients;
   if (missing === 0) resolve();
-  const wires = await Promise.all(
-    Array.from({ length: clients }, () =>
-      Wire.connect(new URL(url), (payload) => {
-        if (payload.toString("latin1", typeAt, typeAt + 4) === "caug" && --missing === 0) resolve();
-      }),
-    ),
-  );
+  const wires: Wire[] = [];
+  const connect = () =>
+    Wire.connect(new URL(url), (payload) => {
+      if (payload.toString("latin1", typeAt, typeAt + 4) === "caug" && --missing === 0) resolve();
+    });
+  while (wires.length < clients) {
+    const some = Math.min(atOnce, clients - wires.length);
+    wires.push(...(await Promise.all(Array.from({ length: some }, connect))));
+  }
   if (project !== null)
     for (const wire of wires) wire.send({ type: "project_join", project_id: project });
   await joined;

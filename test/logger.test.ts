@@ -3,7 +3,7 @@ import { readdirSync, readFileSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { createLogger } from "../src/adapters/logger.ts";
 import type { Config } from "../src/contract/options.ts";
-import { scratch } from "./support/app.ts";
+import { open, scratch } from "./support/app.ts";
 import { Client } from "./support/client.ts";
 import { spawnServer } from "./support/server-process.ts";
 
@@ -92,11 +92,63 @@ describe.each(["json", "text"] as const)("in the format %s", (logFormat) => {
   });
 });
 
-test("a line of text is for a person: time, level, message, then the fields", async () => {
-  const text = await logged((log) => log("warn", "disk is full", { project_id: "p", free: 0 }), {
-    logFormat: "text",
+describe("a line of text is for a person", () => {
+  const time = String.raw`\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3}`;
+
+  test("with the time here, level, message, and then the fields that say something", async () => {
+    const fields = {
+      project_id: "7194c1de-3a5f-4d3e-9a61-0f1e2d3c4b5a",
+      reason: "disk is full",
+      path: "/a/b-c.d",
+      free: 0,
+      code: null,
+      exit_code: undefined,
+    };
+    const text = await logged((log) => log("warn", "it failed", fields), { logFormat: "text" });
+    const said = 'it failed project_id=7194c1de reason="disk is full" path=/a/b-c.d free=0';
+    expect(text).toMatch(new RegExp(`^${time} warn {2}${said}\n$`));
   });
-  expect(text).toMatch(/^\S+Z warn {2}disk is full project_id="p" free=0\n$/);
+
+  test("with one line for an error, whatever it says", async () => {
+    const error = new Error("outer\n\u001b[31mred", { cause: new Error("inner\r\n2026 info") });
+    const text = await logged((log) => log("error", "it failed", { error }), { logFormat: "text" });
+    expect(text.split("\n")).toHaveLength(2);
+    expect(unescaped.exec(text.replaceAll("\n", ""))).toBeNull();
+    expect(text).toContain("outer\\n\\u001b[31mred");
+    expect(text).toContain("inner");
+    expect(text).toContain("logger.test.ts");
+  });
+
+  test.each([
+    ["a terminal", {}, true],
+    ["a terminal with NO_COLOR", { NO_COLOR: "1" }, false],
+  ])("with colours on %s: %p %p", async (_, env, coloured) => {
+    await using stack = new AsyncDisposableStack();
+    const home = await scratch(stack);
+    const command = `${process.execPath} ${join(import.meta.dir, "..", "src", "main.ts")}`;
+    const child = Bun.spawn(["script", "-qefc", command, "/dev/null"], {
+      env: {
+        PATH: process.env["PATH"],
+        HOME: home,
+        ...open,
+        ...env,
+        PA_DATA_DIR: join(home, "data"),
+        PA_SERVER_PORT: "0",
+        PA_LOG_FORMAT: "text",
+      },
+      stdin: "ignore",
+      stdout: "pipe",
+    });
+    stack.defer(() => child.kill("SIGTERM"));
+    let text = "";
+    for await (const chunk of child.stdout) {
+      text += new TextDecoder().decode(chunk);
+      if (text.includes("listening")) break;
+    }
+    const line = coloured ? "\u001b[36minfo \u001b[0m listening" : "info  listening";
+    expect(text).toContain(line);
+    expect(text.includes("\u001b[")).toBe(coloured);
+  });
 });
 
 test("a log file is its owner's alone, and is appended to", async () => {

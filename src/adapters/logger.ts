@@ -11,6 +11,7 @@ import { dirname } from "node:path";
 import pino from "pino";
 import type { Config } from "../contract/options.ts";
 import type { Telemetry } from "../core/ports.ts";
+import { textLine } from "./log-text.ts";
 
 /** C1 controls, bidi marks and line separators: they would let a value forge or hide log text. */
 const deceptive = /[\u007f-\u009f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]/g;
@@ -21,9 +22,14 @@ const keptFiles = 5;
 /** The server's log: one JSON object a line, or text for a person. */
 export function createLogger(
   config: Pick<Config, "logLevel" | "logFormat" | "logOutput" | "logRotationSize">,
+  env: Readonly<Record<string, string | undefined>> = {},
 ): Telemetry["log"] {
-  const write = destination(config.logOutput, config.logRotationSize);
-  const format = config.logFormat === "text" ? asText : (line: string) => line;
+  const { logFormat, logOutput } = config;
+  const write = destination(logOutput, config.logRotationSize);
+  const terminal =
+    logOutput === "stdout" || logOutput === "stderr" ? process[logOutput] : undefined;
+  const coloured = terminal?.isTTY === true && !env["NO_COLOR"];
+  const format = (line: string) => (logFormat === "text" ? textLine(line, coloured) : line);
   const logger = pino(
     {
       level: config.logLevel,
@@ -33,7 +39,7 @@ export function createLogger(
       formatters: { level: (level) => ({ level }) },
       serializers: { error: pino.stdSerializers.err },
     },
-    { write: (line) => write(format(plain(line))) },
+    { write: (line) => write(plain(format(plain(line)))) },
   );
   return (level, text, fields) => logger[level](fields ?? {}, text);
 }
@@ -78,12 +84,4 @@ export function plain(line: string): string {
     deceptive,
     (character) => `\\u${(character.codePointAt(0) ?? 0).toString(16).padStart(4, "0")}`,
   );
-}
-
-function asText(line: string): string {
-  const { timestamp, level, msg, ...fields } = JSON.parse(line);
-  const rest = Object.entries(fields).map(([key, value]) => ` ${key}=${JSON.stringify(value)}`);
-  // Quoted for its escapes alone: a message that brings its own newline must not make a line.
-  const text = JSON.stringify(msg).slice(1, -1);
-  return plain(`${timestamp} ${String(level).padEnd(5)} ${text}${rest.join("")}\n`);
 }

@@ -28,7 +28,7 @@ export const serve: Command = {
 async function run(argv: readonly string[], env: Environment): Promise<number> {
   const config = loadConfig(argv, env);
   const umask = process.umask(0o077);
-  const log = createLogger(config);
+  const log = createLogger(config, env);
   const metrics = new Metrics();
   for (const warning of warnings(config)) log("warn", warning);
   if (process.platform === "linux" && !forbidInspection())

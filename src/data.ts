@@ -3,6 +3,7 @@ import { join } from "node:path";
 import { type Access, openAccess, summary } from "./access/access.ts";
 import type { Device } from "./access/devices.ts";
 import type { LadderTiming } from "./adapters/claude/ladder.ts";
+import { searchPath } from "./adapters/claude/search-path.ts";
 import { claudeRunner } from "./adapters/claude/runner.ts";
 import { sessionBook } from "./adapters/claude/sessions.ts";
 import { systemClock as clock } from "./adapters/clock.ts";
@@ -83,7 +84,8 @@ async function open(config: Config, around: Surroundings, publisher: Publisher):
   const access = opening.use(await openAccess(config, { clock, log, announce }));
   const store = openStore(config, telemetry);
   const ownPaths = ownPathsOf(config, around.configPaths);
-  const runner = around.runner ?? opening.use(startRunner({ config, around, telemetry, ownPaths }));
+  const runner =
+    around.runner ?? opening.use(await startRunner({ config, around, telemetry, ownPaths }));
   const directories = openDirectories({
     ownFolders: ownPaths,
     roots: config.projectRoots,
@@ -152,7 +154,7 @@ function openStore(config: Config, telemetry: Telemetry) {
   });
 }
 
-function startRunner(parts: {
+async function startRunner(parts: {
   config: Config;
   around: Surroundings;
   telemetry: Telemetry;
@@ -160,6 +162,8 @@ function startRunner(parts: {
 }) {
   const { config, around, telemetry, ownPaths } = parts;
   const { env, umask, ladder } = around;
+  const { path, shell } = await searchPath(config.claudeBinary, env);
+  if (shell !== null) telemetry.log("info", "the login shell has a longer PATH", { shell, path });
   const recordsDir = join(config.dataDir, "runs");
   mkdirSync(recordsDir, { recursive: true, mode: 0o700 });
   return claudeRunner({
@@ -169,7 +173,7 @@ function startRunner(parts: {
     extraEnv: config.claudeEnv ?? [],
     sshAgent: config.claudeSshAgent,
     lineBytes: agentLineBytes,
-    environment: env,
+    environment: { ...env, PATH: path },
     userUmask: umask,
     ...(ladder && { ladder }),
     telemetry,

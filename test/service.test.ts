@@ -17,7 +17,6 @@ const awkward = {
   configHome: "/home/a b/.config",
   uid: 1000,
   command: ['/opt/it\'s a "pa"', "serve", "--data-dir", "/data/100%/$HOME\\x", "--x=<&>"],
-  path: "/usr/bin:/home/a b/bin",
   stopSeconds: 60,
 };
 
@@ -132,7 +131,6 @@ test("launchd's file is a property list with the words as they are", () => {
   expect(file).toBe("/home/a b/Library/LaunchAgents/pocket-agent-server.plist");
   expect(plist).toMatchObject({
     ProgramArguments: awkward.command,
-    EnvironmentVariables: { PATH: awkward.path },
     KeepAlive: { SuccessfulExit: false },
     RunAtLoad: true,
   });

@@ -1,5 +1,6 @@
 import { existsSync, mkdirSync, rmSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
+import { serviceLabel } from "./claude/search-path.ts";
 
 /** How a program is kept running on this system. */
 export interface ServiceManager {
@@ -23,14 +24,12 @@ export interface ServiceOptions {
   readonly uid: number;
   /** The program and its arguments. */
   readonly command: Argv;
-  readonly path: string;
   /** Seconds that the server takes to stop at most. */
   readonly stopSeconds: number;
 }
 
 const user = (...argv: string[]): Argv => ["systemctl", "--user", ...argv];
 const unit = "pocket-agent.service";
-const label = "pocket-agent-server";
 
 /** The user's own systemd. */
 export function systemd(options: ServiceOptions): ServiceManager {
@@ -48,19 +47,19 @@ export function systemd(options: ServiceOptions): ServiceManager {
 /** The user's own launchd. */
 export function launchd(options: ServiceOptions): ServiceManager {
   const { home, uid } = options;
-  const file = join(home, "Library", "LaunchAgents", `${label}.plist`);
+  const file = join(home, "Library", "LaunchAgents", `${serviceLabel}.plist`);
   const target = `gui/${uid}`;
   return {
     file,
     text: plistText(options),
     install: [
       // There is none the first time; then this fails, which does not matter.
-      ["sh", "-c", `launchctl bootout ${target}/${label} 2>/dev/null; true`],
+      ["sh", "-c", `launchctl bootout ${target}/${serviceLabel} 2>/dev/null; true`],
       ["launchctl", "bootstrap", target, file],
     ],
-    uninstall: [["launchctl", "bootout", `${target}/${label}`]],
-    restart: [["launchctl", "kickstart", "-k", `${target}/${label}`]],
-    status: ["launchctl", "print", `${target}/${label}`],
+    uninstall: [["launchctl", "bootout", `${target}/${serviceLabel}`]],
+    restart: [["launchctl", "kickstart", "-k", `${target}/${serviceLabel}`]],
+    status: ["launchctl", "print", `${target}/${serviceLabel}`],
     logs: ["tail", "-n", "200", logFile(home)],
   };
 }
@@ -84,7 +83,7 @@ export function removeService({ file }: ServiceManager): boolean {
  * No UMask= and no sandbox: the agent's files are the user's own, and it does what the user may.
  * OOMPolicy: a tool that takes all memory must not take the server along.
  */
-function unitText({ command, path, stopSeconds }: ServiceOptions): string {
+function unitText({ command, stopSeconds }: ServiceOptions): string {
   return `[Unit]
 Description=Pocket Agent Server
 StartLimitIntervalSec=0
@@ -93,7 +92,6 @@ StartLimitIntervalSec=0
 Type=notify
 NotifyAccess=main
 ExecStart=${command.map(unitWord).join(" ")}
-Environment=${unitWord(`PATH=${path}`)}
 Restart=on-failure
 RestartSec=2
 WatchdogSec=60
@@ -114,23 +112,18 @@ function unitWord(word: string): string {
   return `"${escaped.replaceAll("%", "%%").replaceAll("$", "$$$$")}"`;
 }
 
-function plistText({ command, path, home, stopSeconds }: ServiceOptions): string {
+function plistText({ command, home, stopSeconds }: ServiceOptions): string {
   const log = logFile(home);
   return `<?xml version="1.0" encoding="UTF-8"?>
 <!DOCTYPE plist PUBLIC "-//Apple//DTD PLIST 1.0//EN" "http://www.apple.com/DTDs/PropertyList-1.0.dtd">
 <plist version="1.0">
 <dict>
   <key>Label</key>
-  <string>${label}</string>
+  <string>${serviceLabel}</string>
   <key>ProgramArguments</key>
   <array>
 ${command.map((word) => `    <string>${xml(word)}</string>`).join("\n")}
   </array>
-  <key>EnvironmentVariables</key>
-  <dict>
-    <key>PATH</key>
-    <string>${xml(path)}</string>
-  </dict>
   <key>RunAtLoad</key>
   <true/>
   <key>KeepAlive</key>

@@ -25,8 +25,9 @@ export const service: Command = {
   ],
   details: [
     "A service of this account's own, by systemd or launchd. install keeps the settings that it is",
-    "given as flags, and this terminal's PATH, in which claude is found again at every run; doing it",
-    "again upgrades in place. --print shows the file and changes nothing. uninstall leaves the data.",
+    "given as flags; doing it again upgrades in place. At each start it asks the login shell for its",
+    "PATH, where claude is looked for. --print shows the file and changes nothing. uninstall leaves",
+    "the data.",
     "With systemd the server stops when nobody is logged in, unless lingering is on, which install",
     'tries: "loginctl enable-linger".',
   ],
@@ -84,7 +85,6 @@ function managerFor(settings: readonly string[], env: Environment): ServiceManag
     configHome: isAbsolute(configHome) ? configHome : join(home, ".config"),
     uid: process.getuid?.() ?? 0,
     command: [...program(), "serve", ...absolute(settings)],
-    path: env["PATH"] ?? "/usr/local/bin:/usr/bin:/bin",
     stopSeconds: Math.ceil(shutdownTimeout / 1000) + graceSeconds,
   };
   return process.platform === "darwin" ? launchd(options) : systemd(options);

@@ -199,7 +199,7 @@ function flatten(tree: unknown, prefix: string, into: Map<string, unknown>): voi
 
 /** Replaces `$DATA_HOME` and `$CONFIG_HOME` by this platform's folders; the result is absolute. */
 function platformPath(path: string, env: Environment): string {
-  const home = env["HOME"] || homedir();
+  const home = homeOf(env);
   const mac = process.platform === "darwin" ? join(home, "Library/Application Support") : undefined;
   // Its specification has everything but absolute paths ignored.
   const xdg = (name: string) => (isAbsolute(env[name] ?? "") ? env[name] : undefined);
@@ -208,6 +208,15 @@ function platformPath(path: string, env: Environment): string {
       .replace("$DATA_HOME", () => mac ?? xdg("XDG_DATA_HOME") ?? join(home, ".local/share"))
       .replace("$CONFIG_HOME", () => mac ?? xdg("XDG_CONFIG_HOME") ?? join(home, ".config")),
   );
+}
+
+function homeOf(env: Environment): string {
+  try {
+    return env["HOME"] || homedir();
+  } catch {
+    // The account is in no list of accounts, as may be in a container.
+    throw new ConfigError(["HOME: it is not set, and this account has no home directory; set it"]);
+  }
 }
 
 const show = (value: unknown): string => JSON.stringify(value);

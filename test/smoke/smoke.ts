@@ -14,7 +14,8 @@ import {
   writeFileSync,
 } from "node:fs";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
+import { canMount } from "../support/tight-disk.ts";
 import { compile, executablePath, hostTarget } from "../../scripts/compile.ts";
 import { version } from "../../src/version.ts";
 
@@ -84,8 +85,8 @@ async function run(
 }
 
 /** Serves on a free port; resolves with its address, which it logs, and the rest of its life. */
-async function serve(env: Record<string, string> = settings, as: readonly string[] = []) {
-  const child = start([...as, executable], env);
+async function serve(env: Record<string, string> = settings, command = [executable]) {
+  const child = start(command, env);
   const decoder = new TextDecoder();
   let log = "";
   let address: string | undefined;
@@ -185,7 +186,7 @@ describe("the compiled server", () => {
       chmodSync(root, 0o755);
       if (as.length > 0) chownSync(home, Number(somebody), Number(somebody));
       const env = { HOME: home, PA_SERVER_PORT: "0", SECRET: "hush" };
-      const { child, log } = await serve(env, as);
+      const { child, log } = await serve(env, [...as, executable]);
       const environ = `/proc/${child.pid}/environ`;
       const seen = await run([...as, "cat", environ], env);
       expect(seen).toEqual({ code: 1, output: expect.stringContaining("Permission denied") });
@@ -250,6 +251,49 @@ describe("the compiled server", () => {
     expect(existsSync(marker)).toBe(true);
     // The level of logging in .env is one that no server accepts.
     expect(await run([unhardened], settings)).not.toMatchObject({ code: 0 });
+  });
+});
+
+describe.if(process.platform === "linux" && canMount())("with nothing around it", () => {
+  const jail = join(root, "jail");
+  /** Only /proc is mounted, for as long as the command runs. */
+  const enter = [
+    "unshare",
+    "-m",
+    "sh",
+    "-c",
+    'mount -t proc proc "$0/proc" && exec "$(PATH=$PATH:/usr/sbin command -v chroot)" "$0" "$@"',
+    jail,
+  ];
+
+  beforeAll(() => {
+    mkdirSync(join(jail, "proc"), { recursive: true });
+    copyFileSync(executable, join(jail, "pocket-agent"));
+    const { stdout } = Bun.spawnSync(["ldd", executable]);
+    for (const [path] of stdout.toString().matchAll(/(?<=\s)\/\S+/g)) {
+      mkdirSync(join(jail, dirname(path)), { recursive: true });
+      copyFileSync(path, join(jail, path));
+    }
+  });
+
+  test("but the libraries that it names, it serves with TLS, and stops in order", async () => {
+    const { code, output } = await run([...enter, "/pocket-agent", "--version"]);
+    expect({ code, output }).toEqual({ code: 0, output: expect.stringContaining(version) });
+    const env = { HOME: "/home", PA_SERVER_HOST: "127.0.0.1", PA_SERVER_PORT: "0" };
+    const { child, address } = await serve(env, [...enter, "/pocket-agent"]);
+    const health = await fetch(`https://${address}/health`, { tls: { rejectUnauthorized: false } });
+    expect(health.status).toBe(200);
+    child.kill("SIGTERM");
+    expect(await child.exited).toBe(0);
+    expect(readdirSync(join(jail, "home/.local/share/pocket-agent"))).toContain("projects");
+  });
+
+  test("and no HOME, it says so in a sentence", async () => {
+    const command = [...enter, "/pocket-agent"];
+    expect(await run(["env", "-u", "HOME", ...command])).toEqual({
+      code: 2,
+      output: expect.stringMatching(/^Cannot .*\n?.*HOME: it is not set.*\n$/),
+    });
   });
 });
 

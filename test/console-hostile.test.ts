@@ -122,6 +122,50 @@ test("a block of 2 MB and a turn of 5,000 deltas leave the page alive", async ()
   expect(browser.problems.splice(0)).toEqual([]);
 });
 
+test("whatever shape an input has, it is shown and can be refused", async () => {
+  await using setup = await watch();
+  const shapes = [
+    ["Bash", { command: { $: 1 }, description: ["x"] }],
+    ["Edit", { file_path: 1, old_string: null, new_string: [] }],
+    [
+      "MultiEdit",
+      { file_path: "/a", edits: [null, 5, { old_string: "a", new_string: "b", x: 1 }] },
+    ],
+    ["TodoWrite", { todos: [{ content: "marker-todo", status: "card deny" }, null] }],
+    ["Weird\u202eTool", { __proto__: "marker-proto", constructor: 1 }],
+    ["Write", { file_path: "/x", content: 0 }],
+  ] as const;
+  const card = setup.page.getByRole("region", { name: "The agent needs you" });
+  for (const [name, input] of shapes) {
+    await setup.run(`tool:${name}:${JSON.stringify(input)}`);
+    await card.getByRole("button", { name: "Deny…" }).click();
+    await card.getByRole("button", { name: "Deny", exact: true }).click();
+    await done(setup.page);
+    await card.waitFor({ state: "detached" });
+  }
+  expect(browser.problems.splice(0)).toEqual([]);
+});
+
+test("a second tap is none for the next card", async () => {
+  await using setup = await watch();
+  await setup.run("parallel:3");
+  const card = setup.page.getByRole("region", { name: "The agent needs you" });
+  await card.getByRole("group").nth(2).waitFor();
+  await setup.page.locator("button.allow:enabled").first().waitFor();
+  // At once the next card is where this one was.
+  await setup.page.evaluate(`{
+    const first = document.querySelector("button.allow");
+    const { x, y } = first.getBoundingClientRect();
+    const tap = () => document.elementFromPoint(x + 5, y + 5)?.closest("button")?.click();
+    tap();
+    globalThis.taps = setInterval(tap, 5);
+    setTimeout(() => clearInterval(taps), 300);
+  }`);
+  await card.getByRole("group").nth(2).waitFor({ state: "detached" });
+  await setup.page.waitForTimeout(350);
+  expect(await card.getByRole("group").count()).toBe(2);
+});
+
 test("the page may do nothing that its policy does not name", async () => {
   await using app = await testApp();
   const response = await fetch(app.url);

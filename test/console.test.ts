@@ -298,6 +298,120 @@ test("a prompt that waits for a connection outlives a reload", async () => {
   await sees(page, /^kept/);
 });
 
+test("a prompt that is too large is given back, and holds up none behind it", async () => {
+  await using setup = await withProject({ PA_MESSAGE_SIZE_LIMIT: "20000" });
+  const page = await browser.open(setup.url, phone);
+  await say(page, `say:${"large ".repeat(5_000)}`);
+  await page.getByRole("alert").getByText("larger than the server takes").waitFor();
+  expect(await page.getByLabel("Prompt").inputValue()).toContain("large large");
+  await say(page, "say:small");
+  await sees(page, /^small/);
+  await page.reload();
+  await sees(page, /^small/);
+  await page.getByText("on its way").waitFor({ state: "detached" });
+});
+
+test("prompts that wait are shown, and can be taken back", async () => {
+  await using setup = await withProject();
+  const page = await browser.open(setup.url, phone);
+  await say(page, "say:begun\nhang");
+  await sees(page, "begun");
+  await say(page, "say:one");
+  await say(page, "say:two");
+  await page.getByText("waits its turn").nth(1).waitFor();
+  await page.getByRole("button", { name: "Take it back" }).first().click();
+  await page.getByRole("button", { name: "Take it back" }).nth(1).waitFor({ state: "detached" });
+  await page.getByRole("button", { name: "Stop" }).click();
+  await sees(page, /^A queued prompt was taken back/);
+  await page.getByText("waits its turn").waitFor();
+  await page.reload();
+  await page.getByText("waits its turn").waitFor();
+});
+
+test("what is being written outlives a look elsewhere and a reload", async () => {
+  await using setup = await withProject();
+  const page = await browser.open(setup.url, phone);
+  await page.getByLabel("Prompt").fill("half a thought");
+  await page.getByLabel("All projects").click();
+  await page.getByText("webshop", { exact: true }).click();
+  const kept = async () => {
+    while ((await page.getByLabel("Prompt").inputValue()) !== "half a thought") await Bun.sleep(20);
+  };
+  await kept();
+  await page.reload();
+  await kept();
+});
+
+test("two pages of one browser lose and double nothing of what waits", async () => {
+  await using wire = await Wire.lay();
+  const allowed = { PA_SERVER_ALLOWED_HOSTS: `127.0.0.1:${wire.port}` };
+  await using setup = await withProject(allowed);
+  wire.target = Number(setup.app.url.port);
+  const url = `http://127.0.0.1:${wire.port}/#/projects/${setup.id}`;
+  const one = await browser.open(url, phone);
+  await one.getByText("Nothing was said here yet").waitFor();
+  const two = await one.context().newPage();
+  await two.goto(url);
+  await two.getByText("Nothing was said here yet").waitFor();
+  wire.cut();
+  for (const page of [one, two])
+    await page
+      .getByRole("main")
+      .getByText(/Next try in/)
+      .waitFor();
+  await say(one, "say:from one");
+  await say(two, "say:from two");
+  await sees(two, /on its way/);
+  wire.mend();
+  await Promise.all([one.reload(), two.reload()]);
+  for (const page of [one, two]) {
+    await sees(page, /^from one/);
+    await sees(page, /^from two/);
+  }
+  const { data } = await setup.client.expect("messages_response", "get_messages", {
+    project_id: setup.id,
+    data: {},
+  });
+  expect(data.messages.filter(({ direction }) => direction === "client")).toHaveLength(2);
+});
+
+test("what was asked before a loss and answered meanwhile is not asked again", async () => {
+  await using wire = await Wire.lay();
+  const allowed = { PA_SERVER_ALLOWED_HOSTS: `127.0.0.1:${wire.port}` };
+  await using setup = await withProject(allowed);
+  wire.target = Number(setup.app.url.port);
+  const { client, id: project_id } = setup;
+  const page = await browser.open(`http://127.0.0.1:${wire.port}/#/projects/${project_id}`, phone);
+  await page.getByText("Nothing was said here yet").waitFor();
+  wire.cut();
+  await page
+    .getByRole("main")
+    .getByText(/Next try in/)
+    .waitFor();
+  const prompt = `tool:Bash:${JSON.stringify({ command: "one" })}\ntool:Bash:${JSON.stringify({ command: "two" })}`;
+  await client.ask("execute", { project_id, data: { prompt } });
+  const { permission_id } = (await client.next("permission_request")).data;
+  const data = { permission_id, decision: "allow" };
+  await client.ask("permission_response", { project_id, data });
+  await client.next("permission_request");
+  wire.mend();
+  await page.evaluate('dispatchEvent(new Event("online"))');
+  await card(page).getByText("two", { exact: true }).waitFor();
+  expect(await card(page).getByRole("group").count()).toBe(1);
+});
+
+test("a project that is deleted while it is open leads back to the others", async () => {
+  await using setup = await withProject();
+  const page = await browser.open(setup.url, phone);
+  await page.getByText("Nothing was said here yet").waitFor();
+  await setup.client.ask("project_delete", { project_id: setup.id });
+  await page.getByText("Begin with New").waitFor();
+  // And so does an address of one that is gone.
+  await page.goto("about:blank");
+  await page.goto(setup.url.href);
+  await page.getByText("Begin with New").waitFor();
+});
+
 test("a device of scope approve may answer, and is offered nothing else", async () => {
   await using app = await testApp(locked);
   const owner = await enter(app, "full");

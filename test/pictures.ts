@@ -44,7 +44,7 @@ for (const [name, view] of Object.entries({
 } as const)) {
   const page = await browser.open(url, view);
   await page.locator("button.allow:enabled").waitFor();
-  await page.waitForFunction("document.querySelector('.status small')?.textContent.endsWith('ms')");
+  await page.getByText(/^\d+ ms$/).waitFor({ state: "attached" });
   // What the fake agent is told to do is of no interest to anybody.
   await page.evaluate(
     `document.querySelector(".prompt .body").textContent = ${JSON.stringify(prompt)}`,

@@ -3,8 +3,9 @@ import { Door, type Invitation } from "./door.tsx";
 import { place } from "./place.ts";
 import { ProjectsPane } from "./projects-pane.tsx";
 import { ProjectView } from "./project-view.tsx";
-import { StatusBar, Trouble } from "./status-bar.tsx";
+import { StatusBar } from "./status-bar.tsx";
 import type { Store } from "./store.ts";
+import { Trouble } from "./trouble.tsx";
 
 /** The page: a door for strangers, else the projects and one of them. */
 export function App({
@@ -44,7 +45,7 @@ export function App({
           </p>
         </main>
       )}
-      <Trouble store={store} />
+      <Trouble />
     </div>
   );
 }

@@ -2,6 +2,7 @@ import { useEffect, useRef, useState } from "preact/hooks";
 import type { PermissionRequest } from "../contract/messages.ts";
 import type { Conversation } from "./conversation.ts";
 import { type Answer, type CardProps, Decision } from "./decision.tsx";
+import { Fallback } from "./fallback.tsx";
 import { Markdown } from "./markdown.tsx";
 import { place } from "./place.ts";
 import { Question } from "./question.tsx";
@@ -12,35 +13,46 @@ import { Visible } from "./visible-text.tsx";
 /** Everything the agent waits for, oldest first, above all else. */
 export function Approvals({ store, conversation }: { store: Store; conversation: Conversation }) {
   const requests = conversation.permissions.value;
+  const calm = useCalm(requests.map(({ permission_id }) => permission_id).join());
   if (requests.length === 0) return null;
   return (
     <section class="approvals" aria-label="The agent needs you">
       {requests.map((request) => (
-        <Card key={request.permission_id} {...{ store, conversation, request }} />
+        <Card key={request.permission_id} {...{ store, conversation, request, calm }} />
       ))}
     </section>
   );
+}
+
+/** Whether the cards are where they were: what was under the finger a moment ago was another. */
+function useCalm(cards: string): boolean {
+  const [calm, setCalm] = useState("");
+  useEffect(() => {
+    const timer = setTimeout(() => setCalm(cards), 400);
+    return () => clearTimeout(timer);
+  }, [cards]);
+  return calm === cards;
 }
 
 function Card({
   store,
   conversation,
   request,
+  calm,
 }: {
   store: Store;
   conversation: Conversation;
   request: PermissionRequest;
+  calm: boolean;
 }) {
-  const [busy, setBusy] = useState(true);
+  const [sent, setSent] = useState(false);
   const card = useRef<HTMLDivElement>(null);
   useEffect(() => {
-    // What was under the finger until now was something else.
-    const timer = setTimeout(() => setBusy(false), 350);
     if (place.value.permission === request.permission_id) card.current?.focus();
-    return () => clearTimeout(timer);
   }, []);
+  const busy = sent || !calm;
   const answer = (data: Answer) => {
-    setBusy(true);
+    setSent(true);
     store.attempt(async () => {
       try {
         const { permission_id } = request;
@@ -49,7 +61,7 @@ function Card({
           data: { permission_id, ...data },
         });
       } finally {
-        setBusy(false);
+        setSent(false);
       }
     });
   };
@@ -63,7 +75,19 @@ function Card({
       role="group"
       aria-label={titles[request.kind]}
     >
-      <Kind {...{ request, scope, answer, busy }} />
+      <Fallback
+        raw={request}
+        below={
+          <Decision
+            {...{ scope, answer, busy }}
+            name="Allow"
+            allow={() => answer({ decision: "allow" })}
+            blocked={request.kind !== "tool" && scope !== "full"}
+          />
+        }
+      >
+        <Kind {...{ request, scope, answer, busy }} />
+      </Fallback>
       {scope === "read" && <p class="hint">This device may only watch. Answer on another one.</p>}
     </div>
   );
@@ -86,13 +110,18 @@ function Tool({ request, scope, answer, busy }: CardProps) {
   return (
     <>
       <header>
-        <b>{toolName(request.tool_name)}</b> needs your approval
+        <b>
+          <Visible text={toolName(request.tool_name)} />
+        </b>{" "}
+        needs your approval
         {request.agent_id && <small> (asked by a sub-agent)</small>}
       </header>
       <Told text={toldBy(request)} />
       <div class="input">
         {edited === undefined ? (
-          <ToolInput name={request.tool_name} input={request.input} />
+          <Fallback raw={request.input}>
+            <ToolInput name={request.tool_name} input={request.input} />
+          </Fallback>
         ) : (
           <textarea
             class="mono"

@@ -23,7 +23,7 @@ import type { ComponentChildren } from "preact";
 import { useState } from "preact/hooks";
 import { memo } from "./memo.ts";
 import { Visible } from "./visible-text.tsx";
-import { extent } from "./wording.ts";
+import { extent, isLong } from "./wording.ts";
 
 const lowlight = createLowlight({
   bash,
@@ -62,8 +62,7 @@ export const Code = memo(({ text, language }: { text: string; language?: string 
         <span>
           {language || "text"}
           {/* What does not fit is not to be overlooked. */}
-          {(text.length > 800 || text.split("\n").length > 12) &&
-            `, ${extent(text)}: scroll to see all`}
+          {isLong(text) && `, ${extent(text)}: scroll to see all`}
         </span>
         <Copy text={text} />
       </div>

@@ -2,7 +2,7 @@ import { batch, signal } from "@preact/signals";
 import type { PermissionRequest, ProjectState, ServerData } from "../contract/messages.ts";
 import { type LiveBlock, LiveTurn } from "./live-turn.ts";
 import { type Frame, type Link, Refusal } from "./link.ts";
-import { type Entry, type Item, Transcript } from "./transcript.ts";
+import { type Entry, type Item, type QueuedPrompt, Transcript } from "./transcript.ts";
 
 const pageSize = 200;
 /** More than this of a conversation is not held; what is farthest from the reader goes first. */
@@ -16,6 +16,8 @@ export class Conversation implements Disposable {
   readonly items = signal<readonly Item[]>([]);
   readonly live = signal<readonly LiveBlock[]>([]);
   readonly permissions = signal<readonly PermissionRequest[]>([]);
+  /** Prompts that the server has and that wait their turn. */
+  readonly queued = signal<readonly QueuedPrompt[]>([]);
   readonly commands = signal<readonly string[]>([]);
   readonly loading = signal<"start" | "older" | "newer" | undefined>("start");
   readonly hasOlder = signal(false);
@@ -29,6 +31,8 @@ export class Conversation implements Disposable {
   #transcript = new Transcript();
   #epoch = "";
   #cursor = 0;
+  /** What the answer to the join says of state and requests is as of this event. */
+  #asOf = 0;
   /** Between asking to join and the answer, events are of a subscription that is over. */
   #joining = false;
   #drawn: number | undefined;
@@ -143,6 +147,7 @@ export class Conversation implements Disposable {
     this.#joining = false;
     this.#epoch = state.epoch;
     this.#cursor = from;
+    this.#asOf = state.last_seq;
     this.level.value = false;
     this.state.value = state;
     this.permissions.value = permissions;
@@ -186,7 +191,8 @@ export class Conversation implements Disposable {
     if (seq <= this.#cursor) return;
     this.#cursor = seq;
     const entry = entryOf(frame, seq);
-    this.#settle(frame);
+    // What a replay says of them is of the past.
+    if (seq > this.#asOf) this.#settle(frame);
     if (!this.hasNewer.value) {
       this.#entries.push(entry);
       this.#transcript.append(entry);
@@ -237,6 +243,7 @@ export class Conversation implements Disposable {
     batch(() => {
       this.items.value = [...this.#transcript.items];
       this.live.value = this.#turn.blocks;
+      this.queued.value = [...this.#transcript.queued.values()];
       if (this.#transcript.commands.length > 0) this.commands.value = this.#transcript.commands;
     });
   }

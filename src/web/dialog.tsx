@@ -1,5 +1,6 @@
 import type { ComponentChildren } from "preact";
 import { useEffect, useRef } from "preact/hooks";
+import { Trouble } from "./trouble.tsx";
 
 /** A dialog over the page; Escape closes it. */
 export function Dialog({
@@ -30,6 +31,7 @@ export function Dialog({
           </button>
         </header>
         {children}
+        <Trouble />
       </div>
     </dialog>
   );

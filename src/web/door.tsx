@@ -24,7 +24,7 @@ export function Door({
     <main class="door">
       <h1>Pocket Agent</h1>
       {standing.at === "pairing" ? (
-        <Confirm digits={standing.digits} />
+        <Confirm store={store} digits={standing.digits} />
       ) : (
         <>
           {standing.at === "door" && standing.why && (
@@ -39,7 +39,7 @@ export function Door({
   );
 }
 
-function Confirm({ digits }: { digits: string }) {
+function Confirm({ store, digits }: { store: Store; digits: string }) {
   return (
     <>
       <p>The terminal on the server now shows this device and six digits. Are they these?</p>
@@ -49,6 +49,9 @@ function Confirm({ digits }: { digits: string }) {
       <p>
         Then say <b>y</b> there. This page goes on by itself.
       </p>
+      <button type="button" class="quiet" onClick={() => store.link.giveUp()}>
+        They are not: give up
+      </button>
     </>
   );
 }

@@ -101,7 +101,9 @@ function Tool({ tool }: { tool: ToolItem }) {
       summary={
         <>
           <span class="state" role="img" aria-label={state} />
-          <b>{toolName(tool.name)}</b>{" "}
+          <b>
+            <Visible text={toolName(tool.name)} />
+          </b>{" "}
           <span class="gist">
             <Visible text={toolSummary(tool.name, tool.input)} />
           </span>
@@ -210,7 +212,10 @@ export function Live({ block }: { block: LiveBlock }) {
     );
   return (
     <div class="tool live">
-      <span class="state" /> <b>{toolName(block.name)}</b>{" "}
+      <span class="state" />{" "}
+      <b>
+        <Visible text={toolName(block.name)} />
+      </b>{" "}
       <span class="gist">
         <Visible text={text.slice(-120)} />
       </span>

@@ -47,10 +47,13 @@ export type Standing =
 /** A request that was refused, or that nobody answered (`OFFLINE`). */
 export class Refusal extends Error {
   readonly code: string;
+  /** The connection was ended because a frame on it was too large, which this request may have been. */
+  readonly tooLarge: boolean;
 
-  constructor(code: string, message: string) {
+  constructor(code: string, message: string, tooLarge = false) {
     super(message);
     this.code = code;
+    this.tooLarge = tooLarge;
   }
 }
 
@@ -118,6 +121,12 @@ export class Link {
     this.#connect();
   }
 
+  /** Ends a pairing that somebody is asked about. */
+  giveUp(): void {
+    this.#pairing = undefined;
+    this.#drop({ at: "door" });
+  }
+
   /** Forgets the key: this browser is then nobody to the server. */
   async leave(): Promise<void> {
     await forgetIdentity();
@@ -158,14 +167,14 @@ export class Link {
   }
 
   /** Ends what there is of a connection; nobody waits for its answers any more. */
-  #drop(standing: Standing): void {
+  #drop(standing: Standing, tooLarge = false): void {
     clearTimeout(this.#retry);
     const socket = this.#socket;
     this.#socket = undefined;
     socket?.close();
     this.standing.value = standing;
     for (const { reject } of this.#waiting.values())
-      reject(new Refusal("OFFLINE", "The connection was lost"));
+      reject(new Refusal("OFFLINE", "The connection was lost", tooLarge));
     this.#waiting.clear();
   }
 
@@ -266,7 +275,7 @@ export class Link {
     this.#losses += 1;
     const ceilingMs = Math.min(15_000, 500 * 2 ** this.#losses);
     const ms = code === 4429 ? 15_000 : ceilingMs * (0.5 + Math.random() / 2);
-    this.#drop({ at: "offline", why, retryAt: Date.now() + ms });
+    this.#drop({ at: "offline", why, retryAt: Date.now() + ms }, code === 1009);
     this.#retry = setTimeout(() => this.#connect(), ms);
   }
 

@@ -26,7 +26,6 @@ function block(token: Token): ComponentChildren {
   const t = token as Tokens.Generic;
   switch (token.type) {
     case "space":
-    case "def":
       return null;
     case "code":
       return <Code text={String(t["text"])} language={String(t["lang"] ?? "").split(/\s/)[0]} />;

@@ -1,5 +1,5 @@
 import { signal } from "@preact/signals";
-import { get, set } from "idb-keyval";
+import { get, update } from "idb-keyval";
 import { type Link, Refusal } from "./link.ts";
 import type { Picture } from "./picture.ts";
 
@@ -11,6 +11,8 @@ const transient: ReadonlySet<string> = new Set([
   "SERVER_SHUTDOWN",
   "UNAUTHORIZED",
 ]);
+
+const laterMs = 2_000;
 
 /** A prompt that the server has not taken yet. */
 export interface Unsent {
@@ -40,13 +42,19 @@ export class Outbox {
   }
 
   async add(unsent: Omit<Unsent, "executionId">): Promise<void> {
-    await this.#keep([...this.unsent.value, { ...unsent, executionId: uuid() }]);
+    const added = { ...unsent, executionId: uuid() };
+    this.unsent.value = [...this.unsent.value, added];
+    // Another page of this browser has prompts of its own there.
+    await update<readonly Unsent[]>(stored, (all = []) => [...all, added]);
     await this.flush();
   }
 
   /** Takes a prompt back that waits for a connection. */
   async remove(executionId: string): Promise<void> {
-    await this.#keep(this.unsent.value.filter((unsent) => unsent.executionId !== executionId));
+    const others = (all: readonly Unsent[] = []) =>
+      all.filter((unsent) => unsent.executionId !== executionId);
+    this.unsent.value = others(this.unsent.value);
+    await update<readonly Unsent[]>(stored, others);
   }
 
   /** Sends what there is, in order. */
@@ -76,15 +84,19 @@ export class Outbox {
       await this.#link.request("execute", { project, data });
     } catch (cause) {
       if (!(cause instanceof Refusal)) throw cause;
+      // What the connection brought down is what was on it: sent again it would be so for ever.
+      if (cause.tooLarge) return this.#refuse(unsent, "it is larger than the server takes");
+      if (cause.code !== "OFFLINE" && transient.has(cause.code))
+        setTimeout(() => void this.flush(), laterMs);
       if (transient.has(cause.code)) return false;
       this.onRefused(unsent, cause.message);
     }
     return true;
   }
 
-  async #keep(unsent: readonly Unsent[]): Promise<void> {
-    this.unsent.value = unsent;
-    await set(stored, unsent);
+  #refuse(unsent: Unsent, why: string): true {
+    this.onRefused(unsent, `Cannot send that prompt: ${why}`);
+    return true;
   }
 }
 

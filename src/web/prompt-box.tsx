@@ -1,3 +1,4 @@
+import { del, get, set } from "idb-keyval";
 import type { RefObject } from "preact";
 import { useEffect, useRef, useState } from "preact/hooks";
 import type { Conversation } from "./conversation.ts";
@@ -7,7 +8,7 @@ import type { Store } from "./store.ts";
 
 /** Where a prompt is written: with its history, slash commands and images. */
 export function PromptBox({ store, conversation }: { store: Store; conversation: Conversation }) {
-  const [text, setText] = useState("");
+  const [text, setText] = useDraft(conversation.id);
   const [pictures, setPictures] = useState<readonly Picture[]>([]);
   const area = useRef<HTMLTextAreaElement>(null);
   const history = useHistory(conversation.id);
@@ -115,6 +116,24 @@ function useHeight(area: RefObject<HTMLTextAreaElement | null>, text: string): v
     element.style.height = "auto";
     element.style.height = `${Math.min(element.scrollHeight, innerHeight * 0.4)}px`;
   }, [area, text]);
+}
+
+/** What is being written, kept until it is sent: people go and look something up. */
+function useDraft(projectId: string): [string, (text: string) => void] {
+  const name = `draft ${projectId}`;
+  const [text, setText] = useState("");
+  useEffect(() => {
+    const read = async () => {
+      const kept = await get<string>(name);
+      if (kept) setText((now) => (now === "" ? kept : now));
+    };
+    void read();
+  }, [name]);
+  const write = (next: string) => {
+    setText(next);
+    void (next === "" ? del(name) : set(name, next));
+  };
+  return [text, write];
 }
 
 function Commands(props: { commands: readonly string[]; choose: (command: string) => void }) {

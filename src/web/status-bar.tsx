@@ -71,25 +71,6 @@ function Shoulder({ store }: { store: Store }) {
   );
 }
 
-/** What went wrong last. */
-export function Trouble({ store }: { store: Store }) {
-  const { trouble } = store;
-  if (trouble.value === "") return null;
-  return (
-    <div class="toast" role="alert">
-      <Visible text={trouble.value} />
-      <button
-        type="button"
-        class="quiet icon"
-        aria-label="Close the message"
-        onClick={() => (trouble.value = "")}
-      >
-        ✕
-      </button>
-    </div>
-  );
-}
-
 function About({ store, close }: { store: Store; close: () => void }) {
   const { device, fingerprint, server, standing } = store.link;
   const [sure, setSure] = useState(false);

@@ -12,6 +12,7 @@ import {
 import { Notifications } from "./notifications.ts";
 import { Outbox } from "./outbox.ts";
 import { place } from "./place.ts";
+import { trouble } from "./trouble.tsx";
 
 /** Everything the page knows, and the one way to ask the server for more. */
 export class Store {
@@ -22,8 +23,6 @@ export class Store {
   /** Whether the list was read; before that an empty one means nothing. */
   readonly loaded = signal(false);
   readonly conversation = signal<Conversation | undefined>(undefined);
-  /** What went wrong last, for a person. */
-  readonly trouble = signal("");
   /** What a refused prompt said, so that it can be mended. */
   readonly draft = signal<{ projectId: string; text: string } | undefined>(undefined);
   /** Approvals first, then what works, then what was used last. */
@@ -40,7 +39,7 @@ export class Store {
     this.link.onFrame = (frame) => this.#receive(frame);
     this.link.onIn = () => this.attempt(async () => await this.#entered());
     this.outbox.onRefused = ({ projectId, prompt }, why) => {
-      this.trouble.value = why;
+      trouble.value = why;
       this.draft.value = { projectId, text: prompt };
     };
     effect(() => {
@@ -83,7 +82,7 @@ export class Store {
   }
 
   #failed(cause: unknown): void {
-    this.trouble.value = cause instanceof Error ? cause.message : String(cause);
+    trouble.value = cause instanceof Error ? cause.message : String(cause);
     if (!(cause instanceof Refusal)) reportError(cause);
   }
 
@@ -92,7 +91,9 @@ export class Store {
     this.projects.value = new Map(projects.map((project) => [project.id, project]));
     this.loaded.value = true;
     const conversation = this.conversation.peek();
-    if (!conversation) this.#open(place.peek().project);
+    const { project } = place.peek();
+    if (project !== undefined && !this.projects.value.has(project)) location.hash = "#/";
+    if (!conversation) this.#open(project);
     else if (this.projects.value.has(conversation.id)) await this.#join(conversation);
     else this.#open(undefined);
     await this.outbox.flush();
@@ -100,7 +101,8 @@ export class Store {
 
   #receive(frame: Frame): void {
     const { type, project_id: id } = frame;
-    if (type === "project_updated" || type === "project_state") {
+    // Not project_state: in a replay that is one of the past.
+    if (type === "project_updated") {
       const state = frame.data as ProjectState;
       this.projects.value = new Map(this.projects.value).set(state.id, state);
     } else if (type === "project_deleted" && id) this.#gone(id);

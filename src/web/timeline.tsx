@@ -1,4 +1,6 @@
+import type { ComponentChildren } from "preact";
 import type { Conversation } from "./conversation.ts";
+import { Fallback } from "./fallback.tsx";
 import { ItemView, Live } from "./items.tsx";
 import type { Unsent } from "./outbox.ts";
 import type { Store } from "./store.ts";
@@ -35,11 +37,42 @@ export function Timeline({
         )}
         {items.value.slice(from, to).map((item) => (
           <div class="item" key={item.key} data-key={item.key}>
-            <ItemView item={item} />
+            <Fallback raw={item}>
+              <ItemView item={item} />
+            </Fallback>
           </div>
         ))}
         {newest && live.value.map((block, at) => <Live key={`live-${at}`} block={block} />)}
-        {newest && unsent.map((prompt) => <Waiting key={prompt.executionId} prompt={prompt} />)}
+        {newest &&
+          conversation.queued.value.map(({ executionId, text }) => (
+            <Waiting key={executionId} text={text} why="waits its turn">
+              {store.may("full") && (
+                <button
+                  type="button"
+                  class="quiet"
+                  onClick={() => takeBack(store, { project: conversation.id, executionId })}
+                >
+                  Take it back
+                </button>
+              )}
+            </Waiting>
+          ))}
+        {newest &&
+          unsent.map(({ executionId, prompt }) => (
+            <Waiting
+              key={executionId}
+              text={prompt}
+              why="on its way, as soon as there is a connection"
+            >
+              <button
+                type="button"
+                class="quiet"
+                onClick={() => store.attempt(async () => await store.outbox.remove(executionId))}
+              >
+                Take it back
+              </button>
+            </Waiting>
+          ))}
       </div>
       {!stuck && (
         <button type="button" class="to-end" onClick={toEnd}>
@@ -51,13 +84,23 @@ export function Timeline({
   );
 }
 
-function Waiting({ prompt }: { prompt: Unsent }) {
+function takeBack(store: Store, queued: { project: string; executionId: string }): void {
+  const { project, executionId: execution_id } = queued;
+  store.attempt(async () => {
+    await store.ask("execution_cancel", { project, data: { execution_id } });
+  });
+}
+
+/** A prompt that does not run yet. */
+function Waiting(prompt: { text: string; why: string; children: ComponentChildren }) {
   return (
     <article class="prompt unsent">
       <div class="body" dir="auto">
-        <Visible text={prompt.prompt} prose />
+        <Visible text={prompt.text} prose />
       </div>
-      <div class="by">on its way, as soon as there is a connection</div>
+      <div class="by">
+        {prompt.why} {prompt.children}
+      </div>
     </article>
   );
 }

@@ -3,6 +3,7 @@ import type { ComponentChildren } from "preact";
 import { Code } from "./code.tsx";
 import { Markdown } from "./markdown.tsx";
 import { Visible } from "./visible-text.tsx";
+import { extent, isLong } from "./wording.ts";
 
 type Input = Readonly<Record<string, unknown>>;
 
@@ -91,7 +92,10 @@ function known(name: string, input: Input): { shown: ComponentChildren; used: re
   const text = (field: string) => String(input[field]);
   const has = (...fields: string[]) => fields.every((field) => typeof input[field] === "string");
   if (name === "Bash" && has("command"))
-    return { shown: <Code text={text("command")} language="bash" />, used: ["command", ...told] };
+    return {
+      shown: <Code text={text("command")} language="bash" />,
+      used: ["command", ...(has("description") ? told : [])],
+    };
   if (name === "Write" && has("file_path", "content"))
     return {
       shown: (
@@ -139,7 +143,7 @@ function known(name: string, input: Input): { shown: ComponentChildren; used: re
 const told = ["description"];
 
 function isPlainEdit(edit: unknown): boolean {
-  const fields = Object.keys(edit as object);
+  const fields = Object.keys(Object(edit));
   return fields.length === 2 && fields.includes("old_string") && fields.includes("new_string");
 }
 
@@ -148,16 +152,20 @@ interface Todo {
   readonly status: string;
 }
 
+const statuses: ReadonlySet<string> = new Set(["pending", "in_progress", "completed"]);
+
 function isTodo(todo: unknown): todo is Todo {
-  const { content, status } = todo as Partial<Todo>;
-  return typeof content === "string" && typeof status === "string";
+  const { content, status, ...rest } = Object(todo) as Partial<Todo>;
+  // What else it says is not left out: then the whole is shown as it came.
+  const usual = Object.keys(rest).every((field) => field === "activeForm" || field === "id");
+  return typeof content === "string" && typeof status === "string" && usual;
 }
 
 function Todos({ todos }: { todos: readonly Todo[] }) {
   return (
     <ul class="todos">
       {todos.map(({ content, status }) => (
-        <li class={status}>
+        <li class={statuses.has(status) ? status : undefined}>
           <span class="box" role="img" aria-label={status}>
             {status === "completed" ? "✓" : status === "in_progress" ? "▸" : "○"}
           </span>
@@ -200,22 +208,26 @@ function Diff({ before, after }: { before: string; after: string }) {
       </>
     );
   const parts = diffLines(before, after);
+  const text = parts.map(({ value }) => value).join("");
   return (
-    <pre class="diff" tabIndex={0}>
-      {parts.map(({ added, removed, value }) => {
-        const sign = added ? "+" : removed ? "−" : " ";
-        const kind = added ? "added" : removed ? "removed" : undefined;
-        return value
-          .replace(/\n$/, "")
-          .split("\n")
-          .map((line) => (
-            <div class={kind}>
-              <span class="sign">{sign}</span>
-              <Visible text={line} />
-            </div>
-          ));
-      })}
-    </pre>
+    <>
+      {isLong(text) && <div class="extent">{extent(text)}: scroll to see all</div>}
+      <pre class="diff" tabIndex={0}>
+        {parts.map(({ added, removed, value }) => {
+          const sign = added ? "+" : removed ? "−" : " ";
+          const kind = added ? "added" : removed ? "removed" : undefined;
+          return value
+            .replace(/\n$/, "")
+            .split("\n")
+            .map((line) => (
+              <div class={kind}>
+                <span class="sign">{sign}</span>
+                <Visible text={line} />
+              </div>
+            ));
+        })}
+      </pre>
+    </>
   );
 }
 

@@ -27,17 +27,22 @@ export interface ToolItem {
   readonly children: readonly Item[];
 }
 
+export interface QueuedPrompt {
+  readonly executionId: string;
+  readonly text: string;
+}
+
+interface PromptItem extends QueuedPrompt {
+  readonly kind: "prompt";
+  readonly key: string;
+  readonly at: string;
+  readonly images: number;
+  readonly device: Actor | null;
+}
+
 /** What one line or card of a conversation shows. */
 export type Item =
-  | {
-      readonly kind: "prompt";
-      readonly key: string;
-      readonly at: string;
-      readonly text: string;
-      readonly images: number;
-      readonly device: Actor | null;
-      readonly executionId: string;
-    }
+  | PromptItem
   | { readonly kind: "text" | "thinking"; readonly key: string; readonly text: string }
   | ToolItem
   | {
@@ -61,6 +66,8 @@ type Json = Readonly<Record<string, unknown>>;
 /** A conversation as far as it is loaded. It grows at the end, and is made anew at the beginning. */
 export class Transcript {
   readonly items: Item[] = [];
+  /** By execution id, in their order. */
+  readonly queued = new Map<string, QueuedPrompt>();
   /** What the agent said last about itself. */
   commands: readonly string[] = [];
   readonly #requests = new Map<string, PermissionRequest>();
@@ -73,9 +80,15 @@ export class Transcript {
   append(entry: Entry): void {
     const { message, seq } = entry;
     const key = String(seq);
-    if (entry.direction === "client") this.#push(prompt(entry));
+    if (entry.direction === "client") this.#prompt(entry);
     else if (entry.direction === "claude") this.#agent(key, message);
     else this.#server(key, String(message["type"]), object(message["data"]));
+  }
+
+  #prompt(entry: Entry): void {
+    const item = promptOf(entry);
+    this.queued.delete(item.executionId);
+    this.items.push(item);
   }
 
   #agent(key: string, line: Json): void {
@@ -98,7 +111,7 @@ export class Transcript {
   /** A block that came in the agent's own lines as if a user had said it. */
   #said(key: string, block: Json, parent: string): void {
     if (block["type"] === "tool_result")
-      return this.#change(String(block["tool_use_id"]), { result: toolResult(block) });
+      return void this.#change(String(block["tool_use_id"]), { result: toolResult(block) });
     if (block["type"] !== "text") return;
     const text = String(block["text"]);
     // A sub-agent's own prompt stands in the card of the tool that began it.
@@ -119,8 +132,14 @@ export class Transcript {
       this.#push({ kind: type, key, code: String(data["code"]), text: String(data["message"]) });
     else if (type === "session_reset")
       this.#push({ kind: "mark", key, text: "A new session begins here" });
-    else if (type === "execution_cancelled")
+    else if (type === "execution_queued") {
+      const { execution_id: id, prompt: text } = data;
+      if (typeof id === "string" && typeof text === "string")
+        this.queued.set(id, { executionId: id, text });
+    } else if (type === "execution_cancelled") {
+      this.queued.delete(String(data["execution_id"]));
       this.#push({ kind: "mark", key, text: "A queued prompt was taken back" });
+    }
   }
 
   /** The cost of a run is what the project's total grew by. */
@@ -134,19 +153,21 @@ export class Transcript {
   }
 
   #push(item: Item, parent = ""): void {
-    if (parent === "") this.items.push(item);
-    else this.#change(parent, (tool) => ({ children: [...tool.children, item] }));
+    const child = (tool: ToolItem) => ({ children: [...tool.children, item] });
+    // The card that it belongs into may be on a page that is not loaded.
+    if (parent === "" || !this.#change(parent, child)) this.items.push(item);
   }
 
   /** Puts a changed card in a tool's place, and in that of every card around it. */
-  #change(id: string, change: Change): void {
+  #change(id: string, change: Change): boolean {
     for (let at = this.items.length - 1; at >= 0; at -= 1) {
       const item = this.items[at];
       const other = item?.kind === "tool" ? changed(item, id, change) : undefined;
       if (!other) continue;
       this.items[at] = other;
-      return;
+      return true;
     }
+    return false;
   }
 }
 
@@ -162,7 +183,7 @@ function changed(tool: ToolItem, id: string, change: Change): ToolItem | undefin
   return undefined;
 }
 
-function prompt({ seq, timestamp, message }: Entry): Item {
+function promptOf({ seq, timestamp, message }: Entry): PromptItem {
   const data = object(message["data"]);
   return {
     kind: "prompt",

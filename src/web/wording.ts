@@ -34,3 +34,8 @@ export function extent(text: string): string {
   const size = text.length < 2_000 ? "" : `, ${Math.round(text.length / 1000).toLocaleString()} kB`;
   return `${lines.toLocaleString()} ${lines === 1 ? "line" : "lines"}${size}`;
 }
+
+/** Whether a text may be longer than the place where it is shown; then its extent is said. */
+export function isLong(text: string): boolean {
+  return text.length > 500 || text.split("\n").length > 8;
+}

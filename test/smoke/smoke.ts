@@ -17,6 +17,7 @@ import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { canMount } from "../support/tight-disk.ts";
 import { compile, executablePath, hostTarget } from "../../scripts/compile.ts";
+import { Tmux } from "../support/tmux.ts";
 import { version } from "../../src/version.ts";
 
 const root = mkdtempSync(join(tmpdir(), "smoke-"));
@@ -149,6 +150,19 @@ describe("the compiled server", () => {
     child.kill("SIGTERM");
     expect(await child.exited).toBe(0);
     expect(existsSync(marker)).toBe(false);
+  });
+
+  test("shows somebody new at a terminal how to come in, and leaves on Ctrl-C", async () => {
+    const home = join(root, "new");
+    mkdirSync(home);
+    const env = { HOME: home, PATH: "/usr/bin:/bin", PA_SERVER_PORT: "0" };
+    using terminal = new Tmux([executable], { home, env });
+    await terminal.until("Good for one device");
+    expect(terminal.text).toMatch(/Open +https:\/\/\S+:\d+\//);
+    expect(terminal.text).toMatch(/Code +([A-Z2-7]{4}-){6}[A-Z2-7]{2}/);
+    expect(terminal.text).toMatch(/█▀|▀█|▄█/);
+    terminal.keys("C-c");
+    await terminal.until("left with 0");
   });
 
   test("has the web console in it", async () => {

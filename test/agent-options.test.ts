@@ -14,6 +14,7 @@ test.each([
   "Bash(git *)",
   "Bash(git log:*, git diff:*)",
   "Bash(echo $(date))",
+  "Edit(/app/(auth)/**)",
   "Edit(/src/**)",
   "mcp__server__*",
   "mcp__server__tool",
@@ -46,6 +47,9 @@ test.each([
   "Read)x(",
   "Read(x))",
   "Read((x)",
+  "Read(a(b),Bash,(c))",
+  'Bash(curl "(a) Bash (b)")',
+  "Bash(a() Bash)",
   "(x)",
   "Bash (x)",
   " Read",
@@ -83,21 +87,25 @@ test("no tool rule that passes is more than one where the CLI splits it", () => 
     '"',
     "mcp__",
   );
-  const text = fc.array(pieces, { maxLength: 12 }).map((parts) => parts.join(""));
+  const some = fc.array(pieces, { maxLength: 12 }).map((parts) => parts.join(""));
+  const text = fc.oneof(
+    some,
+    some.map((inner) => `Read(${inner})`),
+  );
   let passed = 0;
   fc.assert(
     fc.property(text, (rule) => {
       const result = ruleOf(rule);
       if (result === undefined) return;
       passed += 1;
-      let depth = 0;
+      // As the CLI does it: parentheses do not nest there, and blanks split as commas do.
+      let inside = false;
       for (const character of result) {
-        if (character === "(") depth += 1;
-        if (character === ")") depth -= 1;
-        expect(depth).toBeGreaterThanOrEqual(0);
-        if (depth === 0) expect(character).not.toBe(",");
+        if (character === "(") inside = true;
+        if (character === ")") inside = false;
+        if (!inside) expect(character).not.toMatch(/[ ,]/);
       }
-      expect(depth).toBe(0);
+      expect(inside).toBe(false);
       expect(result).not.toStartWith("-");
     }),
     { numRuns: 20_000 },

@@ -410,6 +410,34 @@ describe("remember", () => {
     expect(log.last().argv).toContain("--allowed-tools=Bash(make)");
   });
 
+  test("opens one command and no other, also where the CLI would read several rules", async () => {
+    await setUp({ PA_CLAUDE_IDLE_TIMEOUT: "0" });
+    const { permission_id } = await askedOnce(bash('make "(a) Bash (b)"'));
+    await allow(permission_id, { remember: true });
+    await client.settled(project_id);
+    const other = await askedOnce(bash("make clean"));
+    expect(other.input).toEqual({ command: "make clean" });
+    await answer(other.permission_id, { decision: "deny" });
+    await client.settled(project_id);
+  });
+
+  test("is looked at again when it is read from the disk", async () => {
+    await setUp();
+    await client.run(project_id, "say:so that there is a session");
+    const { home } = app;
+    await app[Symbol.asyncDispose]();
+    const path = join(home, "data", "projects", project_id, "metadata.json");
+    const metadata = await Bun.file(path).json();
+    metadata.remembered.rules = ['Bash(make "(a) Bash (b)")', "Bash(make)"];
+    await Bun.write(path, JSON.stringify(metadata));
+
+    app = stack.use(await testApp({}, { home }));
+    client = await app.client();
+    await client.run(project_id, bash("make"));
+    const rules = log.last().argv.filter((word) => word.startsWith("--allowed-tools="));
+    expect(rules).toEqual(["--allowed-tools=Bash(make)"]);
+  });
+
   test("ends with the session", async () => {
     await setUp();
     const { permission_id } = await askedOnce(bash("make"));

@@ -10,7 +10,13 @@ import {
 import { mkdir, open, rename, rm } from "node:fs/promises";
 import { join } from "node:path";
 import * as v from "valibot";
-import { agentOptions, image, model, permissionModes } from "../contract/agent-options.ts";
+import {
+  agentOptions,
+  image,
+  model,
+  permissionModes,
+  toolRule,
+} from "../contract/agent-options.ts";
 import { actor, executionStatuses, projectState } from "../contract/messages.ts";
 import type { ExecutionsFile, ProjectMetadata, ProjectStore, Telemetry } from "../core/ports.ts";
 import { openMessageLog } from "./message-log.ts";
@@ -24,6 +30,11 @@ interface StoreOptions {
 
 const { id, state, created_at, last_active, usage, error } = projectState.entries;
 const count = v.pipe(v.number(), v.minValue(0));
+/** A rule that is none, or more than one, was kept by a version that did not know better. */
+const rules = v.pipe(
+  v.array(v.string()),
+  v.transform((texts) => texts.filter((text) => v.is(toolRule, text))),
+);
 const metadataSchema = v.object({
   version: v.literal(1),
   id,
@@ -34,7 +45,7 @@ const metadataSchema = v.object({
   model: v.nullable(model),
   session_proven: v.boolean(),
   fork: v.boolean(),
-  remembered: v.object({ rules: v.array(v.string()), directories: v.array(v.string()) }),
+  remembered: v.object({ rules, directories: v.array(v.string()) }),
   open_permissions: v.array(v.string()),
   queued: count,
   paused: v.boolean(),

@@ -16,6 +16,11 @@ export type PermissionMode = (typeof permissionModes)[number];
 
 const modelName = /^[A-Za-z0-9][A-Za-z0-9._:[\]@/-]{0,127}$/;
 const toolName = /^[A-Za-z_][A-Za-z0-9_*-]*$/;
+/**
+ * Where the CLI would begin another rule: at a comma or blank outside of parentheses, which do not
+ * nest there. The first `)` ends what any number of `(` have begun.
+ */
+const anotherRule = /\)[^(]*[ ,]/;
 /** Names that people write and that the CLI, case-sensitive, would match to nothing. */
 const toolAliases: ReadonlyMap<string, string> = new Map([
   ["read", "Read"],
@@ -32,7 +37,7 @@ const fitsArgument = v.check<string, string>(
   `Expected at most ${argumentBytes} bytes and no NUL`,
 );
 
-/** `Read`, `Bash(git *)`, `mcp__server__*`; the CLI splits on commas outside parentheses. */
+/** `Read`, `Bash(git *)`, `mcp__server__*`. */
 export const toolRule = v.pipe(
   v.string(),
   v.maxLength(700),
@@ -114,10 +119,10 @@ function splitRule(rule: string): { name: string; rest: string } {
   return at === -1 ? { name: rule, rest: "" } : { name: rule.slice(0, at), rest: rule.slice(at) };
 }
 
-/** Nothing, or one parenthesised part whose first balanced `)` is the last character. */
+/** Nothing, or one parenthesised part whose first balanced `)` is the last character, also to the CLI. */
 function isOneGroup(rest: string): boolean {
   if (rest === "") return true;
-  if (rest.length > 514 || /\p{Cc}/u.test(rest)) return false;
+  if (rest.length > 514 || /\p{Cc}/u.test(rest) || anotherRule.test(rest)) return false;
   let depth = 0;
   for (let at = 0; at < rest.length; at += 1) {
     if (rest[at] === "(") depth += 1;

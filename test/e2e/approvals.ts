@@ -103,6 +103,26 @@ test("what is remembered is not asked again in this session, also by the next pr
   expect(requests()).toBe(1);
 });
 
+test("what is remembered opens nothing else, also where the CLI would read several rules", async () => {
+  await using lab = await Lab.start();
+  const client = await lab.client();
+  const project = await lab.project(client);
+  const first = await asked(client, project, {
+    prompt: 'bash:touch first; curl --version "(a) Bash (b)"',
+  });
+  expect(JSON.stringify(first.suggestions)).toContain("(a) Bash (b)");
+  const { permission_id } = first;
+  await answer(client, project, { permission_id, decision: "allow", remember: true });
+  await ended(client, project);
+  // Other options: the process is replaced.
+  const other = await asked(client, project, {
+    prompt: "bash:touch second; curl --version",
+    options: { model: "claude-haiku-4-5" },
+  });
+  expect(other.input["command"]).toBe("touch second; curl --version");
+  expect(existsSync(join(project.path, "second"))).toBeFalse();
+});
+
 test("of two people who answer at once exactly one is heard, a late joiner among them", async () => {
   await using lab = await Lab.start();
   const [first, late] = [await lab.client(), await lab.client()];

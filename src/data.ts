@@ -9,6 +9,7 @@ import { sessionBook } from "./adapters/claude/sessions.ts";
 import { systemClock as clock } from "./adapters/clock.ts";
 import { admitFormat } from "./adapters/data-format.ts";
 import { lockDataDir } from "./adapters/data-lock.ts";
+import { refuseForeign } from "./adapters/data-owner.ts";
 import { openDirectories } from "./adapters/directories.ts";
 import { openDisk } from "./adapters/disk.ts";
 import type { Metrics } from "./adapters/metrics.ts";
@@ -77,6 +78,7 @@ async function open(config: Config, around: Surroundings, publisher: Publisher):
   const { log } = around;
   const telemetry = telemetryOf(around);
   opening.use(lockDataDir(config.dataDir));
+  refuseForeign(config.dataDir);
   admitFormat(config.dataDir);
   const disk = openDisk(config.dataDir);
   const clients = new ConnectedClients(config.maxConnections);

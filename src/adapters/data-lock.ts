@@ -3,6 +3,7 @@ import {
   chmodSync,
   lstatSync,
   mkdirSync,
+  readdirSync,
   readFileSync,
   readlinkSync,
   renameSync,
@@ -11,6 +12,7 @@ import {
   unlinkSync,
 } from "node:fs";
 import { join } from "node:path";
+import { forbidden } from "../access/owned-file.ts";
 import { dataDirFault, systemCode } from "./storage-fault.ts";
 
 const lockName = "server.lock";
@@ -61,6 +63,10 @@ function prepare(dataDir: string): void {
   // A link that somebody else owns could be turned elsewhere while the server runs.
   const { uid } = lstatSync(dataDir);
   if (uid !== user && uid !== 0) throw new Refusal("it is a link that belongs to another user");
+  if ((target.mode & forbidden.writing) !== 0 && readdirSync(dataDir).length > 0)
+    throw new Refusal(
+      "others may have put something into it; look at what is there, then close it with chmod 700",
+    );
   if ((target.mode & 0o777) !== 0o700) chmodSync(dataDir, 0o700);
 }
 

@@ -1,5 +1,6 @@
 import fs from "node:fs";
 import { dirname, join } from "node:path";
+import { isForeign } from "./data-owner.ts";
 import { LogFile } from "./log-file.ts";
 import { backward, headerFrom, seek } from "./log-lines.ts";
 import { type LogHeader, parseHeader } from "./log-record.ts";
@@ -26,7 +27,7 @@ export class LogFiles {
       .filter((name) => startOf(name) !== undefined)
       .toSorted((a, b) => (stem(a) < stem(b) ? -1 : 1))
       .map((name) => join(directory, name))
-      .map((path) => new LogFile(path, fs.statSync(path).size));
+      .map(found);
   }
 
   get all(): readonly LogFile[] {
@@ -106,6 +107,14 @@ export class LogFiles {
     }
     return undefined;
   }
+}
+
+/** Its size is as the system says. Throws if somebody else has made it. */
+function found(path: string): LogFile {
+  const stats = fs.statSync(path);
+  if (isForeign(stats))
+    throw new Error(`Cannot read the log "${path}": it belongs to another user`);
+  return new LogFile(path, stats.size);
 }
 
 /** Waits until the names in a folder are on the disk. */

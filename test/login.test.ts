@@ -5,7 +5,8 @@ import { loginText } from "../src/access/challenge.ts";
 import type { Scope } from "../src/contract/messages.ts";
 import { clientMessages } from "../src/contract/messages.ts";
 import { scratch, testApp, type TestApp } from "./support/app.ts";
-import type { Client } from "./support/client.ts";
+import { agentsOf } from "./support/agents.ts";
+import type { Client, Frame } from "./support/client.ts";
 import { authorize, bindingOf, expectedMac, tryKey, tryPairing } from "./support/log-in.ts";
 import { opcodes, RawSocket } from "./support/raw-socket.ts";
 import { SshLab } from "./support/ssh-lab.ts";
@@ -24,7 +25,8 @@ async function lockedApp(settings: Readonly<Record<string, string>> = {}): Promi
   await mkdir(join(home, "data"), { mode: 0o700 });
   await authorize(join(home, "data"), owner.line);
   const folder = stack.move();
-  const app = await testApp({ ...secured, ...settings }, { home });
+  const ladder = { interruptMs: 500, inputMs: 500, terminateMs: 200 };
+  const app = await testApp({ ...secured, ...settings }, { home, ladder });
   const dispose = app[Symbol.asyncDispose];
   return {
     ...app,
@@ -283,6 +285,20 @@ describe("a scope", () => {
   });
 });
 
+/** Two devices, one of them lost, for each of which an agent has run a prompt to its end. */
+async function twoAtWork(app: TestApp, prompt: string) {
+  const full = await enter(app, (await device(app, "full", "owner")).token);
+  const { id, token } = await device(app, "full", "lost");
+  const lost = await enter(app, token);
+  const own = await full.create(await app.directory());
+  await full.run(own, prompt);
+  const agents = (await agentsOf(app.home)).map(({ pid }) => pid);
+  const project_id = await lost.create(await app.directory());
+  await full.expect("project_joined", "project_join", { project_id });
+  await lost.run(project_id, prompt);
+  return { full, id, own, project_id, agents };
+}
+
 describe("revoking a device", () => {
   test("ends its connections, tokens, queued prompts and run", async () => {
     await using app = await lockedApp();
@@ -333,6 +349,38 @@ describe("revoking a device", () => {
     await raw.ended;
     expect(raw.received.at(-1)?.opcode).toBe(opcodes.close);
     expect(await raw.closeCode()).toBe(4403);
+  });
+
+  test("ends what its last run has left in the background, and nobody else's", async () => {
+    await using app = await lockedApp();
+    const prompt = "child:sleep 300\nbackground:600000:say:done";
+    const { full, id, agents } = await twoAtWork(app, prompt);
+    await full.expect("device_revoked", "device_revoke", { data: { device_id: id } });
+    expect((await agentsOf(app.home)).map(({ pid }) => pid)).toEqual(agents);
+  });
+
+  test("ends a turn that its agent has begun by itself", async () => {
+    await using app = await lockedApp();
+    const { full, id, project_id, agents } = await twoAtWork(app, "background:100:hang");
+    const unsolicited = ({ data }: Frame<"project_state">) =>
+      data.id === project_id && data.state === "EXECUTING" && data.usage.runs === 1;
+    await full.next("project_state", unsolicited);
+    await full.expect("device_revoked", "device_revoke", { data: { device_id: id } });
+    expect((await agentsOf(app.home)).map(({ pid }) => pid)).toEqual(agents);
+    const killed = ({ data }: Frame<"project_state">) =>
+      data.id === project_id && data.state === "IDLE" && data.usage.runs === 2;
+    await full.next("project_state", killed);
+  });
+
+  test("ends no agent that has gone on to work for somebody else", async () => {
+    await using app = await lockedApp();
+    const { full, id, project_id } = await twoAtWork(app, "say:hello");
+    const data = { prompt: "hang" };
+    await full.expect("project_state", "execute", { project_id, data });
+    await full.expect("device_revoked", "device_revoke", { data: { device_id: id } });
+    const { data: list } = await full.expect("project_list_response", "project_list");
+    expect(list.projects.map(({ state }) => state)).toEqual(["IDLE", "EXECUTING"]);
+    await full.expect("project_state", "agent_kill", { project_id });
   });
 
   test("spares its run when asked to", async () => {

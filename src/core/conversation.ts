@@ -19,6 +19,8 @@ interface Live extends Heard, WarmAgent {
   readonly trusted: boolean;
   /** What it was started in. */
   readonly directory: Directory;
+  /** Those whose prompts it has taken since it last had nothing left to do for anybody. */
+  readonly devices: Set<string>;
   /** It has served a prompt before this one. */
   reused: boolean;
   closing: boolean;
@@ -95,6 +97,11 @@ export class Conversation {
     return this.#live?.busy ?? false;
   }
 
+  /** Whether what the agent does, or has left behind, may be a device's. */
+  serves(deviceId: string): boolean {
+    return this.#live?.devices.has(deviceId) ?? false;
+  }
+
   /** Ends an agent without a turn, and what it does in the background, as a kill ends a run. */
   async end(force: boolean): Promise<void> {
     const live = this.#live;
@@ -125,6 +132,8 @@ export class Conversation {
       // oxlint-disable-next-line no-await-in-loop -- a second round replaces an agent that is gone
       const live = await this.#obtain(running);
       if (!live) continue;
+      if (!live.busy) live.devices.clear();
+      if (run.deviceId !== null) live.devices.add(run.deviceId);
       live.answered = false;
       live.agent.prompt(prompt.text, prompt.images);
       // oxlint-disable-next-line no-await-in-loop -- as above
@@ -209,6 +218,7 @@ export class Conversation {
       asked,
       trusted,
       directory,
+      devices: new Set(),
       costUsd: 0,
       answered: false,
       restart: false,

@@ -211,7 +211,10 @@ export class Project {
     for (const { execution_id, device } of this.#executions.queue)
       if (device?.id === deviceId) this.cancelQueued(execution_id, "its device was revoked");
     const { run } = this.#ledger;
-    if (run?.deviceId === deviceId && !keepRun) await this.kill(false);
+    if (keepRun || !(run?.deviceId === deviceId || this.#conversation.serves(deviceId))) return;
+    // A turn that the agent has begun by itself is nobody's run.
+    if (run) await this.kill(false);
+    else await this.#conversation.end(false);
   }
 
   /** Lets the next prompt begin a new conversation; returns the id of the one that is left. */

@@ -1,4 +1,4 @@
-#!/usr/bin/env bun
+#!/usr/bin/env -S bun --no-env-file --config=/dev/null
 import { ConfigError } from "./arguments.ts";
 import { attach } from "./commands/attach.ts";
 import { backup } from "./commands/backup.ts";

@@ -90,10 +90,13 @@ function managerFor(settings: readonly string[], env: Environment): ServiceManag
   return process.platform === "darwin" ? launchd(options) : systemd(options);
 }
 
+/** Bun alone would run what a `bunfig.toml` says, and take settings of an `.env`, where it is started. */
+const closed = ["--no-env-file", "--config=/dev/null"];
+
 /** This very program: compiled, or Bun and the source. */
 function program(): string[] {
   const compiled = Bun.main.startsWith("/$bunfs/");
-  return compiled ? [process.execPath] : [process.execPath, Bun.main];
+  return compiled ? [process.execPath] : [process.execPath, ...closed, Bun.main];
 }
 
 /** A service is started elsewhere, so files are named in full. */

@@ -271,6 +271,39 @@ describe("pairing", () => {
 });
 
 describe("a scope", () => {
+  test("approve may choose among what is offered, and nothing else", async () => {
+    await using app = await lockedApp();
+    const full = await enter(app, (await device(app, "full")).token);
+    const approve = await enter(app, (await device(app, "approve")).token);
+    const project_id = await full.create(await app.directory());
+    await approve.expect("project_joined", "project_join", { project_id });
+    const options = [{ label: "A" }, { label: "B" }];
+    const questions = [
+      { question: "One?", options },
+      { question: "Some?", multiSelect: true, options },
+    ];
+    const prompt = `tool:AskUserQuestion:${JSON.stringify({ questions })}`;
+    await full.expect("project_state", "execute", { project_id, data: { prompt } });
+    const { permission_id } = (await approve.next("permission_request")).data;
+    const choose = (answers: object) =>
+      approve.ask("permission_response", {
+        project_id,
+        data: {
+          permission_id,
+          decision: "allow",
+          answers: { "One?": "A", "Some?": "B", ...answers },
+        },
+      });
+    for (const wrong of ["C", "", "a", "A, B", [], ["A", "B"], ["A", "A"], ["C"]])
+      // oxlint-disable-next-line no-await-in-loop -- one after the other reads better
+      expect(await choose({ "One?": wrong })).toMatchObject({ data: { code: "FORBIDDEN" } });
+    for (const wrong of ["C", [], ["A", "C"], ["A", "B", "A"]])
+      // oxlint-disable-next-line no-await-in-loop -- as above
+      expect(await choose({ "Some?": wrong })).toMatchObject({ data: { code: "FORBIDDEN" } });
+    const right = await choose({ "One?": ["A"], "Some?": ["B", "A"] });
+    expect(right).toMatchObject({ type: "permission_resolved", data: { decision: "allow" } });
+  });
+
   test("read may look, and nothing else", async () => {
     await using app = await lockedApp();
     const full = await enter(app, (await device(app, "full")).token);

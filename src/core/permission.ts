@@ -59,14 +59,21 @@ export function refuseBeyond(
   if (scope === "full" || decision === "deny") return;
   if (request.kind === "plan")
     throw new Fault("FORBIDDEN", `Cannot approve a plan: this device has the scope ${scope}`);
-  const offered = offeredLabels(request);
-  for (const [question, given] of Object.entries(answers ?? {}))
-    for (const label of [given].flat())
-      if (!offered.get(question)?.includes(label))
-        throw new Fault(
-          "FORBIDDEN",
-          `Cannot answer with ${quote(label)}: this device has the scope ${scope}, and may only choose what is offered`,
-        );
+  const offers = offersOf(request);
+  const may = `this device has the scope ${scope}, and may only choose`;
+  for (const [question, given] of Object.entries(answers ?? {})) {
+    const { labels = [], several = false } = offers.get(question) ?? {};
+    const chosen = [given].flat();
+    const own = chosen.find((label) => !labels.includes(label));
+    if (own !== undefined)
+      throw new Fault("FORBIDDEN", `Cannot answer with ${quote(own)}: ${may} what is offered`);
+    // A list is told to the agent as one text, which must not become one of the client's own.
+    if (chosen.length === 0 || chosen.length > (several ? new Set(chosen).size : 1))
+      throw new Fault(
+        "FORBIDDEN",
+        `Cannot answer ${quote(question)} with ${chosen.length} choices: ${may} ${several ? "some of what is offered, each once" : "one of what is offered"}`,
+      );
+  }
 }
 
 /** What the agent is told. Throws INVALID_MESSAGE for an answer that does not fit the request. */
@@ -137,16 +144,20 @@ function questions({ input }: PermissionRequest): string[] {
   });
 }
 
-/** What may be chosen, by question. */
-function offeredLabels({ input }: PermissionRequest): Map<string, string[]> {
-  const labelled = v.looseObject({ label: v.string() });
-  const parsed = v.safeParse(
-    v.array(v.looseObject({ question: v.string(), options: v.array(labelled) })),
-    input["questions"],
-  );
+/** What may be chosen, by question, and whether more than one of it. */
+function offersOf({ input }: PermissionRequest) {
+  const choice = v.looseObject({
+    question: v.string(),
+    options: v.array(v.looseObject({ label: v.string() })),
+    multiSelect: v.fallback(v.optional(v.boolean(), false), false),
+  });
+  const parsed = v.safeParse(v.array(choice), input["questions"]);
   const asked = parsed.success ? parsed.output : [];
   return new Map(
-    asked.map(({ question, options }) => [question, options.map(({ label }) => label)]),
+    asked.map(({ question, options, multiSelect: several }) => [
+      question,
+      { labels: options.map(({ label }) => label), several },
+    ]),
   );
 }
 

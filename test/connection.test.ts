@@ -68,9 +68,14 @@ test("a connection more than limits.max_connections is refused 503, until one ha
   });
 });
 
-test("connections faster than limits.connection_rate are refused 429", async () => {
-  await using app = await testApp({ PA_CONNECTION_RATE: "1" });
-  const open = () => RawSocket.open(app.url);
+test.each([
+  ["an address", () => "192.0.2.7"],
+  ["a network of IPv6", (count: number) => `2001:db8::${count}`],
+])("connections of %s faster than limits.connection_rate are refused 429", async (_, from) => {
+  const proxied = { PA_CONNECTION_RATE: "1", PA_SERVER_TRUSTED_PROXIES: "127.0.0.1" };
+  await using app = await testApp(proxied);
+  const open = (_each: unknown, count: number) =>
+    RawSocket.open(app.url, { headers: { "X-Forwarded-For": from(count) } });
   const all = await Promise.all(Array.from({ length: 10 }, open));
   const statuses = all.map((raw) => raw.status);
   for (const raw of all) raw[Symbol.dispose]();

@@ -50,6 +50,9 @@ async function enter(app: TestApp, token: string): Promise<Client> {
   return client;
 }
 
+/** As a proxy would say whom it speaks for. */
+const from = (address: string) => ({ headers: { "X-Forwarded-For": address } });
+
 describe("before the login", () => {
   test("there is hello, and every message is UNAUTHORIZED without effect", async () => {
     await using app = await lockedApp({ PA_LIMITS_MESSAGE_RATE: "1000" });
@@ -111,6 +114,49 @@ describe("before the login", () => {
     expect((await strangers[0]?.closed)?.code).toBe(4401);
     expect(await strangers[1]?.ask("ping")).toMatchObject({ data: { code: "UNAUTHORIZED" } });
     expect(await inside.ask("ping")).toMatchObject({ type: "pong" });
+  });
+
+  test.each([
+    ["loopback", (count: number) => ({ localAddress: `127.3.${count}.1` })],
+    ["one network", (count: number) => from(`198.51.100.${count}`)],
+    ["one network of IPv6", (count: number) => from(`2001:db8:1:${count.toString(16)}::1`)],
+  ])(
+    "strangers of %s make room among themselves, however many addresses they have",
+    async (_, at) => {
+      await using app = await lockedApp({
+        PA_TLS_ENABLED: "false",
+        PA_SERVER_TRUSTED_PROXIES: "127.0.0.1",
+      });
+      using one = await RawSocket.open(app.url, from("192.0.2.7"));
+      await using stack = new AsyncDisposableStack();
+      for (let count = 0; count < 40; count += 1)
+        // oxlint-disable-next-line no-await-in-loop -- one after the other
+        stack.use(await RawSocket.open(app.url, at(count)));
+      one.send(opcodes.text, JSON.stringify({ type: "ping" }));
+      await one.until(() => one.count(opcodes.text) === 2);
+      expect(one.count(opcodes.close)).toBe(0);
+    },
+  );
+
+  test("whom the terminal is asked about never has to make room", async () => {
+    await using app = await lockedApp();
+    const asked = Promise.withResolvers<void>();
+    const decided = Promise.withResolvers<boolean>();
+    const confirm = async () => {
+      asked.resolve();
+      return await decided.promise;
+    };
+    const { code } = app.app.access.pairing.open({
+      scope: "read",
+      confirm,
+      ended: () => undefined,
+    });
+    const reply = tryPairing(await app.client(), { key: stranger, code, name: "phone" });
+    await asked.promise;
+    // oxlint-disable-next-line no-await-in-loop -- one after the other
+    for (let count = 0; count < 10; count += 1) await app.client();
+    decided.resolve(true);
+    expect(await reply).toMatchObject({ type: "auth_success" });
   });
 });
 

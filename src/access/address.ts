@@ -28,6 +28,21 @@ export function addressBytes(text: string): Buffer | undefined {
   return Buffer.from(groups.join(""), "hex");
 }
 
+/** Whoever has one address of a /64 has them all. */
+export function networkOf(address: string): string {
+  return prefixOf(address, 4, 8);
+}
+
+/** Addresses that somebody who has one of them may well have more of: a /24, a /48, all of loopback. */
+export function neighbourhoodOf(address: string): string {
+  return prefixOf(address, address.startsWith("127.") ? 1 : 3, 6);
+}
+
+function prefixOf(address: string, bytesOf4: number, bytesOf6: number): string {
+  const bytes = addressBytes(address);
+  return bytes ? bytes.toString("hex", 0, bytes.length === 4 ? bytesOf4 : bytesOf6) : address;
+}
+
 /** Whether the first `bits` of two addresses of one family are the same. */
 export function samePrefix(a: Buffer, b: Buffer, bits: number): boolean {
   if (a.length !== b.length) return false;

@@ -63,6 +63,11 @@ export class Login {
     return !this.done && !this.#waiting && this.#clock.monotonic() >= this.#deadline;
   }
 
+  /** Whether somebody at the terminal is being asked. */
+  get waiting(): boolean {
+    return this.#waiting;
+  }
+
   enter(identity: Identity): void {
     this.#identity = identity;
   }

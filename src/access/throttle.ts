@@ -1,5 +1,5 @@
 import type { Clock } from "../core/ports.ts";
-import { addressBytes } from "./address.ts";
+import { networkOf } from "./address.ts";
 
 /** So many rejected messages in `windowMs` are free; each one more makes the next ones wait. */
 const freeRejections = 10;
@@ -76,11 +76,4 @@ export class Throttle {
       this.#visitors.delete(oldest);
     return visitor;
   }
-}
-
-/** Whoever has one address of a /64 has them all. */
-function networkOf(address: string): string {
-  const bytes = addressBytes(address);
-  if (!bytes) return address;
-  return bytes.toString("hex", 0, bytes.length === 4 ? 4 : 8);
 }

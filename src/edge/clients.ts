@@ -1,3 +1,4 @@
+import { neighbourhoodOf, networkOf } from "../access/address.ts";
 import type { Identity } from "../access/authentication.ts";
 import { Fault } from "../contract/errors.ts";
 import type { DeviceSummary } from "../contract/messages.ts";
@@ -6,8 +7,8 @@ import type { Connection } from "./connection.ts";
 import type { Clients } from "./handlers.ts";
 import type { SessionInfo } from "./http.ts";
 
-/** Connections that have not logged in: of one address, and in all. */
-const maxStrangersPerAddress = 8;
+/** Connections that have not logged in: of one address (of IPv6, one /64), and in all. */
+const maxStrangersPerNetwork = 8;
 export const maxStrangers = 32;
 const maxPerDevice = 16;
 
@@ -33,14 +34,14 @@ export class ConnectedClients implements Clients, Iterable<Connection> {
   add(connection: Connection): void {
     this.#connections.add(connection);
     if (!connection.login) return connection.enter(lobby);
-    const strangers = Map.groupBy(this.#strangers(), ({ address }) => address);
-    const own = strangers.get(connection.address) ?? [];
-    if (own.length > maxStrangersPerAddress) return own[0]?.close(4401);
-    const all = [...strangers.values()];
-    if (all.reduce((sum, { length }) => sum + length, 0) <= maxStrangers) return undefined;
-    // The oldest of whoever takes most of the room.
-    const [busiest] = all.toSorted((a, b) => b.length - a.length);
-    return busiest?.[0]?.close(4401);
+    const strangers = [...this.#strangers()];
+    const network = networkOf(connection.address);
+    const own = strangers.filter(({ address }) => networkOf(address) === network);
+    if (own.length > maxStrangersPerNetwork) return own[0]?.close(4401);
+    if (strangers.length <= maxStrangers) return undefined;
+    // The oldest of whoever takes most of the room, also by many addresses that are close together.
+    const [oldest] = most(most(strangers, neighbourhoodOf), networkOf);
+    return oldest?.close(4401);
   }
 
   delete(connection: Connection): void {
@@ -89,8 +90,20 @@ export class ConnectedClients implements Clients, Iterable<Connection> {
     });
   }
 
+  /** Those who have to make room for each other; whom the terminal is asked about has shown a code. */
   *#strangers(): Generator<Connection> {
-    for (const connection of this.#connections)
-      if (connection.login && !connection.login.done && !connection.closing) yield connection;
+    for (const connection of this.#connections) {
+      const { login, closing } = connection;
+      if (login && !login.done && !login.waiting && !closing) yield connection;
+    }
   }
+}
+
+/** Of several connections those that have most in common. */
+function most(
+  connections: readonly Connection[],
+  placeOf: (address: string) => string,
+): readonly Connection[] {
+  const groups = Map.groupBy(connections, ({ address }) => placeOf(address)).values();
+  return [...groups].toSorted((a, b) => b.length - a.length)[0] ?? [];
 }

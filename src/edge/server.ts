@@ -1,5 +1,6 @@
 import type { Server, ServerWebSocket } from "bun";
 import type { Hono } from "hono";
+import { networkOf } from "../access/address.ts";
 import { Admission } from "../access/admission.ts";
 import type { AuditEvent } from "../access/audit.ts";
 import { localDevice } from "../access/devices.ts";
@@ -56,6 +57,7 @@ export class EdgeServer implements Publisher, AsyncDisposable {
   readonly #clients: ConnectedClients;
   /** Frames since the start. */
   readonly traffic = { sent: 0, received: 0 };
+  /** By network. */
   readonly #arrivals = new Map<string, RateLimit>();
   readonly #liveness: Timer;
 
@@ -168,10 +170,11 @@ export class EdgeServer implements Publisher, AsyncDisposable {
 
   #arrival(address: string): number {
     const { clock, config } = this.#options;
+    const network = networkOf(address);
     const rate =
-      this.#arrivals.get(address) ??
+      this.#arrivals.get(network) ??
       new RateLimit(clock, config.connectionRate, config.connectionRate);
-    this.#arrivals.set(address, rate);
+    this.#arrivals.set(network, rate);
     return rate.take();
   }
 
@@ -274,7 +277,7 @@ export class EdgeServer implements Publisher, AsyncDisposable {
     // A key that somebody has just added is announced without anybody having used it.
     this.#options.access.keys.refresh();
     for (const connection of this.#clients) connection.tick();
-    for (const [address, rate] of this.#arrivals) if (rate.full) this.#arrivals.delete(address);
+    for (const [network, rate] of this.#arrivals) if (rate.full) this.#arrivals.delete(network);
   }
 }
 

@@ -295,6 +295,28 @@ describe("pairing", () => {
     });
   });
 
+  test("makes nobody else of a connection that somebody has logged in on meanwhile", async () => {
+    await using app = await lockedApp();
+    const asked = Promise.withResolvers<void>();
+    const decided = Promise.withResolvers<boolean>();
+    const confirm = async () => {
+      asked.resolve();
+      return await decided.promise;
+    };
+    const terms = { scope: "read", confirm, ended: () => undefined } as const;
+    const { code } = app.app.access.pairing.open(terms);
+    const client = await app.client();
+    const pairing = tryPairing(client, { key: phone, code, name: "phone" });
+    await asked.promise;
+    const { token } = await device(app, "full");
+    await client.expect("auth_success", "auth_token", { data: { token } });
+    decided.resolve(true);
+    expect(await pairing).toMatchObject({ type: "error", data: { code: "INVALID_MESSAGE" } });
+    await client.expect("device_list_response", "device_list");
+    // It has been let in all the same, and can come on a connection of its own.
+    expect(await tryKey(await app.client(), phone)).toMatchObject({ type: "auth_success" });
+  });
+
   test("is refused with a wrong code, without one, and when the terminal says no", async () => {
     await using app = await lockedApp();
     const { pairing } = app.app.access;

@@ -30,6 +30,8 @@ export const accessHandlers: Pick<Handlers, AccessType> = {
     const { identity, device, server_mac, replaced } = await login.outlast(attempt);
     if (replaced !== null) await context.revoke(replaced, { keepRuns: true });
     access.announce(device);
+    // Somebody may have logged in while the terminal was asked.
+    guest(context);
     clients.enter(connection, identity);
     return success(context, await access.authentication.pass(identity), { server_mac });
   },

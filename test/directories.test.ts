@@ -11,6 +11,7 @@ import {
 } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { bootId } from "../src/adapters/boot-id.ts";
 import { openDirectories } from "../src/adapters/directories.ts";
 import { Fault } from "../src/contract/errors.ts";
 
@@ -120,7 +121,9 @@ const refused: [given: string, why: string][] = [
 describe("Directories.resolve", () => {
   test.each(accepted)("accepts %p", (given, resolved) => {
     const { dev, ino, uid } = statSync(at(resolved));
-    expect(directories.resolve(`${root}/${given}`)).toEqual({ path: at(resolved), dev, ino, uid });
+    const path = at(resolved);
+    const found = { path, dev, ino, uid, boot_id: bootId() };
+    expect(directories.resolve(`${root}/${given}`)).toEqual(found);
   });
 
   test.each(refused)("refuses %p: %s", (given, why) => {
@@ -175,7 +178,8 @@ describe("Directories.available", () => {
 function asOrdinaryUser(path: string): unknown {
   chmodSync(root, 0o755);
   const script = `
-    import { openDirectories } from ${JSON.stringify(join(import.meta.dir, "../src/adapters/directories.ts"))};
+    import { bootId } from "../src/adapters/boot-id.ts";
+import { openDirectories } from ${JSON.stringify(join(import.meta.dir, "../src/adapters/directories.ts"))};
     const directories = openDirectories({ ownFolders: [], roots: null, environment: process.env });
     if (process.getuid() === 0) process.setuid(65534);
     let message = "accepted";

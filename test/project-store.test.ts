@@ -40,6 +40,7 @@ function project(changes: Partial<ProjectMetadata> = {}): ProjectMetadata {
     version: 1,
     id: randomUUID(),
     path: "/home/me/app",
+    directory: { uid: 1, dev: 2, ino: 3, boot_id: "boot" },
     created_at: "2026-01-02T03:04:05.678Z",
     trusted: null,
     permission_mode: null,

@@ -17,6 +17,7 @@ const remembered = { rules: ["Bash(make)"], directories: ["/usr/share"] };
 const cached: ProjectMetadata = {
   version: 1,
   id: crypto.randomUUID(),
+  directory: null,
   path: "/home/me/app",
   created_at: at,
   trusted: null,

@@ -4,6 +4,7 @@ import { homedir } from "node:os";
 import { basename, dirname, isAbsolute, join, resolve } from "node:path";
 import { Fault } from "../contract/errors.ts";
 import type { Directories } from "../core/ports.ts";
+import { bootId } from "./boot-id.ts";
 import { directoriesAmong, directoriesIn } from "./directory-entries.ts";
 import { systemCode } from "./storage-fault.ts";
 
@@ -39,7 +40,7 @@ export function openDirectories(rules: DirectoryRules): Directories {
           roots: roots && roots.map(realPathOfSync),
         };
         check(whyNoProject(path, fences));
-        return { path, dev, ino, uid };
+        return { path, dev, ino, uid, boot_id: bootId() };
       } catch (cause) {
         throw new Fault("INVALID_PATH", `Cannot use ${JSON.stringify(given)}: ${reasonOf(cause)}`);
       }

@@ -39,6 +39,11 @@ const metadataSchema = v.object({
   version: v.literal(1),
   id,
   path: v.pipe(v.string(), v.startsWith("/")),
+  directory: v.optional(
+    v.nullable(v.object({ uid: count, dev: count, ino: count, boot_id: v.string() })),
+    // What was written before this was kept.
+    null,
+  ),
   created_at,
   trusted: v.nullable(v.boolean()),
   permission_mode: v.nullable(v.picklist(permissionModes)),

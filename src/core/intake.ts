@@ -6,7 +6,7 @@ import type { Conversation } from "./conversation.ts";
 import type { Executions } from "./executions.ts";
 import { event } from "./feed.ts";
 import type { Ledger } from "./ledger.ts";
-import type { Directory, QueuedPrompt } from "./ports.ts";
+import type { Directory, DirectoryIdentity, QueuedPrompt } from "./ports.ts";
 import type { Project, ProjectDeps } from "./project.ts";
 import { RateLimit } from "./rate-limit.ts";
 import type { Run } from "./run.ts";
@@ -39,7 +39,6 @@ export class Intake {
   readonly #executions: Executions;
   readonly #deps: ProjectDeps;
   readonly #rate: RateLimit;
-  #owner: number | undefined;
 
   constructor(ledger: Ledger, executions: Executions, deps: ProjectDeps) {
     this.#ledger = ledger;
@@ -106,19 +105,44 @@ export class Intake {
   }
 
   /**
-   * The directory. It may have been made anew, as a checkout is; but what stands in its place must not
-   * lead elsewhere, nor be somebody else's.
+   * The directory. It may have been made anew, as a checkout is, unless it is trusted; but what stands
+   * in its place must not lead elsewhere, nor be somebody else's.
    */
   directory(): Directory {
+    const found = this.#found("run the prompt");
+    const { path, status } = this.#ledger;
+    const { uid, dev, ino, boot_id } = found;
+    const known = status.directory ?? found;
+    const begin = `Cannot run the prompt: ${JSON.stringify(path)}`;
+    if (uid !== known.uid)
+      throw new Fault("INVALID_PATH", `${begin} belongs to another account now`);
+    const same = dev === known.dev && ino === known.ino;
+    if (!same && boot_id === known.boot_id && status.trusted)
+      throw new Fault(
+        "INVALID_PATH",
+        `${begin} is not the directory that was trusted; say again whether it is (project_trust)`,
+      );
+    if (!status.directory || !same || boot_id !== known.boot_id) {
+      this.#ledger.note({ directory: { uid, dev, ino, boot_id } });
+      this.#ledger.saveSoon();
+    }
+    return found;
+  }
+
+  /** Which directory it is that a person trusts. */
+  identity(): DirectoryIdentity {
+    const { path: _, ...identity } = this.#found("trust the directory");
+    return identity;
+  }
+
+  #found(attempt: string): Directory {
     const { path } = this.#ledger;
     const found = this.#deps.directories.resolve(path);
-    const begin = `Cannot run the prompt: ${JSON.stringify(path)}`;
-    if (found.path !== path)
-      throw new Fault("INVALID_PATH", `${begin} is, or lies behind, a symbolic link now`);
-    this.#owner ??= found.uid;
-    if (found.uid !== this.#owner)
-      throw new Fault("INVALID_PATH", `${begin} belongs to another account now`);
-    return found;
+    if (found.path === path) return found;
+    throw new Fault(
+      "INVALID_PATH",
+      `Cannot ${attempt}: ${JSON.stringify(path)} is, or lies behind, a symbolic link now`,
+    );
   }
 
   /** Throws what stands against a new run, as far as it can be known beforehand. */

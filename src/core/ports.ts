@@ -137,6 +137,8 @@ export interface ProjectMetadata {
   readonly version: 1;
   readonly id: string;
   readonly path: string;
+  /** What was found there last; null where that was never noted. */
+  readonly directory: DirectoryIdentity | null;
   readonly created_at: string;
   /** Set by a person, or null: then the CLI's own record decides. */
   readonly trusted: boolean | null;
@@ -201,12 +203,17 @@ export interface ProjectStore {
   ) => { log: MessageLog; repairs: readonly LogRepair[] };
 }
 
-/** What a directory is, after symbolic links. */
-export interface Directory {
-  readonly path: string;
+/** Whose a directory is, and which: `dev` and `ino` mean something within one boot only. */
+export interface DirectoryIdentity {
+  readonly uid: number;
   readonly dev: number;
   readonly ino: number;
-  readonly uid: number;
+  readonly boot_id: string;
+}
+
+/** What a directory is, after symbolic links. */
+export interface Directory extends DirectoryIdentity {
+  readonly path: string;
 }
 
 export interface Directories {

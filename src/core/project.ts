@@ -283,7 +283,8 @@ export class Project {
 
   /** Says whether the directory's own settings may take effect, from the next run on. */
   async trust(trusted: boolean): Promise<ProjectState> {
-    this.#ledger.enter({ trusted });
+    const directory = trusted ? this.#intake.identity() : this.#ledger.status.directory;
+    this.#ledger.enter({ trusted, directory });
     const state = this.snapshot;
     this.#conversation.retire();
     await this.#deps.store.save(this.metadata);

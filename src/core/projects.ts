@@ -78,15 +78,15 @@ export class Projects implements Iterable<Project> {
   /** Makes a project of a directory. Accepted at once; resolves once it is on the disk. */
   async create(path: string, trusted: boolean | null): Promise<Project> {
     this.acceptsWork();
-    const directory = this.#deps.directories.resolve(path);
-    this.#refuseOverlap(directory.path);
+    const { path: real, ...directory } = this.#deps.directories.resolve(path);
+    this.#refuseOverlap(real);
     if (this.size >= this.#deps.config.maxProjects)
       throw new Fault(
         "PROJECT_LIMIT",
         `Cannot create a project: there are ${this.size} already (limits.max_projects)`,
       );
     const now = this.#deps.clock.now().toISOString();
-    const project = this.#open({ ...blank, path: directory.path, trusted, ...born(now) }, null);
+    const project = this.#open({ ...blank, path: real, directory, trusted, ...born(now) }, null);
     this.#counted();
     this.#updated(project);
     try {

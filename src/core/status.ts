@@ -2,6 +2,7 @@ import type { PermissionMode } from "../contract/agent-options.ts";
 import type { ProjectState } from "../contract/messages.ts";
 import type { ResolvedOptions } from "./agent-request.ts";
 import type { Remembered } from "./permission.ts";
+import type { DirectoryIdentity } from "./ports.ts";
 
 /** What changes about a project. All of it changes together with a logged `project_state`. */
 export interface Status {
@@ -15,6 +16,8 @@ export interface Status {
   /** The session is to be continued as a copy. */
   readonly fork: boolean;
   readonly remembered: Remembered;
+  /** Which directory was worked in last, or trusted. */
+  readonly directory: DirectoryIdentity | null;
   /** Set by a person; null where the CLI's record or the configuration decides. */
   readonly trusted: boolean | null;
   readonly permissionMode: PermissionMode | null;

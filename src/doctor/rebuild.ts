@@ -20,6 +20,7 @@ export function rebuilt(logs: string, id: string): ProjectMetadata | undefined {
     version: 1,
     id,
     path,
+    directory: null,
     created_at,
     last_active,
     session_id,

@@ -178,8 +178,7 @@ describe("Directories.available", () => {
 function asOrdinaryUser(path: string): unknown {
   chmodSync(root, 0o755);
   const script = `
-    import { bootId } from "../src/adapters/boot-id.ts";
-import { openDirectories } from ${JSON.stringify(join(import.meta.dir, "../src/adapters/directories.ts"))};
+    import { openDirectories } from ${JSON.stringify(join(import.meta.dir, "../src/adapters/directories.ts"))};
     const directories = openDirectories({ ownFolders: [], roots: null, environment: process.env });
     if (process.getuid() === 0) process.setuid(65534);
     let message = "accepted";

@@ -165,6 +165,51 @@ describe("Directories.resolve", () => {
   });
 });
 
+/** Runs a program that may mount what nobody else sees; some containers forbid that. */
+const apart = ["unshare", "--user", "--map-root-user", "--mount"];
+const mayMount = process.platform === "linux" && Bun.spawnSync([...apart, "true"]).exitCode === 0;
+
+/** Which of some directories a client can work in, or look into, while `folder` is at `place` too. */
+function withMount(folder: string, place: string, paths: readonly string[]): unknown {
+  const script = `
+    import { openDirectories } from ${JSON.stringify(join(import.meta.dir, "../src/adapters/directories.ts"))};
+    const directories = openDirectories(${JSON.stringify(rules)});
+    const reasonOf = ({ message }) => message.replace(/^.*": /, "");
+    const found = await Promise.all(${JSON.stringify(paths)}.map(async (path) => {
+      let worked = "accepted";
+      try {
+        directories.resolve(path);
+      } catch (error) {
+        worked = reasonOf(error);
+      }
+      return [worked, await directories.list(path).then(() => "listed", reasonOf)];
+    }));
+    console.log(JSON.stringify(found));
+  `;
+  mkdirSync(place);
+  const inside = 'mount --bind "$1" "$2" && exec "$3" -e "$4"';
+  const command = [...apart, "sh", "-c", inside, "sh", folder, place, process.execPath, script];
+  const child = Bun.spawnSync(command);
+  expect(child.stderr.toString()).toBe("");
+  return JSON.parse(child.stdout.toString());
+}
+
+describe.if(mayMount)("what is mounted at a second place", () => {
+  test("is refused there as it is at the first", () => {
+    const place = at("mounted");
+    const paths = [place, `${place}/.ssh`, `${place}/.claude/projects`, `${place}/work/app`];
+    expect(withMount(at("home"), place, paths)).toEqual([
+      ["it holds the server's own files", "listed"],
+      ["it holds SSH keys", "it is the folder of SSH keys"],
+      [
+        "it lies in the folder of the agent's own files",
+        "it lies in the folder of the agent's own files",
+      ],
+      ["accepted", "listed"],
+    ]);
+  });
+});
+
 describe("Directories.available", () => {
   test("tells whether a directory is there, and never throws", () => {
     expect(directories.available(at("home/work/app"))).toBe(true);

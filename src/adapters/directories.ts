@@ -86,7 +86,7 @@ async function listing(path: string, fences: Fences): Promise<Listing> {
     const entries = await directoriesAmong(roots);
     return { path, parent: null, entries: entries.filter((entry) => !hidden(entry.path)) };
   }
-  check(hidden(path));
+  check(hidden(path) ?? whyMounted(path, fences));
   const entries = (await directoriesIn(path)).filter((entry) => !hidden(entry.path));
   return { path, parent: parentOf(path, fences), entries };
 }
@@ -101,16 +101,49 @@ function parentOf(path: string, fences: Fences): string | null {
 
 function whyNoProject(path: string, fences: Fences): string | undefined {
   if (path === "/") return "it is the root of the file system";
-  const held = fences.secrets.find(({ folder }) => isWithin(folder, path));
+  const self = fileAt(path);
+  const held = fences.secrets.find(
+    ({ folder }) =>
+      isWithin(folder, path) || lineage(folder).some((file) => file !== null && file === self),
+  );
   if (held) return `it holds ${held.holding}`;
-  return whySecret(path, fences) ?? whyOutside(path, fences);
+  return whySecret(path, fences) ?? whyMounted(path, fences) ?? whyOutside(path, fences);
 }
 
 function whySecret(path: string, { secrets }: Fences): string | undefined {
   const around = secrets.find(({ folder }) => isWithin(path, folder));
-  return (
-    around && `it ${path === around.folder ? "is" : "lies in"} the folder of ${around.holding}`
-  );
+  return around && partOf(around.holding, path === around.folder);
+}
+
+/** As `whySecret`, of a path that leads to a secret folder by another place where that is mounted. */
+function whyMounted(path: string, { secrets }: Fences): string | undefined {
+  const files = lineage(path);
+  for (const { folder, holding } of secrets) {
+    const secret = fileAt(folder);
+    const at = secret === null ? -1 : files.indexOf(secret);
+    if (at >= 0) return partOf(holding, at === 0);
+  }
+  return undefined;
+}
+
+const partOf = (holding: string, itself: boolean): string =>
+  `it ${itself ? "is" : "lies in"} the folder of ${holding}`;
+
+/** What a path and the folders above it lead to, the path first. */
+function lineage(path: string): (string | null)[] {
+  const parent = dirname(path);
+  return [fileAt(path), ...(parent === path ? [] : lineage(parent))];
+}
+
+/** The same for all paths that lead to one file, also if it is mounted twice; null where there is none. */
+function fileAt(path: string): string | null {
+  try {
+    const { dev, ino } = statSync(path);
+    return `${dev}:${ino}`;
+  } catch {
+    // Not there, or not to be looked at: then it cannot be worked in either.
+    return null;
+  }
 }
 
 function whyOutside(path: string, { roots }: Fences): string | undefined {

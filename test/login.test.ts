@@ -10,12 +10,14 @@ import type { Client, Frame } from "./support/client.ts";
 import { authorize, bindingOf, expectedMac, tryKey, tryPairing } from "./support/log-in.ts";
 import { opcodes, RawSocket } from "./support/raw-socket.ts";
 import { SshLab } from "./support/ssh-lab.ts";
+import { canMount, tightFileSystem } from "./support/tight-disk.ts";
 
 const lab = new SshLab();
 afterAll(() => lab[Symbol.dispose]());
 const owner = lab.key("ed25519");
 const stranger = lab.key("ed25519");
 
+const ladder = { interruptMs: 500, inputMs: 500, terminateMs: 200 };
 const secured = { PA_AUTH_MODE: "ssh", PA_TLS_ENABLED: "true", PA_INSECURE: "false" };
 
 /** A server as it is without configuration, which lets the owner's key in. */
@@ -25,7 +27,6 @@ async function lockedApp(settings: Readonly<Record<string, string>> = {}): Promi
   await mkdir(join(home, "data"), { mode: 0o700 });
   await authorize(join(home, "data"), owner.line);
   const folder = stack.move();
-  const ladder = { interruptMs: 500, inputMs: 500, terminateMs: 200 };
   const app = await testApp({ ...secured, ...settings }, { home, ladder });
   const dispose = app[Symbol.asyncDispose];
   return {
@@ -483,6 +484,41 @@ describe("revoking a device", () => {
     expect(list.projects.map(({ state }) => state)).toEqual(["IDLE", "EXECUTING"]);
     await full.expect("project_state", "agent_kill", { project_id });
   });
+
+  test.if(canMount())(
+    "ends its run on a full disk too, where nothing can be cancelled",
+    async () => {
+      await using stack = new AsyncDisposableStack();
+      const home = await scratch(stack);
+      const disk = stack.use(tightFileSystem(join(home, "data")));
+      const settings = {
+        ...secured,
+        PA_LIMITS_MIN_FREE_DISK: "0",
+        PA_LIMITS_EXECUTE_RATE: "1000",
+        PA_LIMITS_MESSAGE_RATE: "1000",
+      };
+      const app = stack.use(await testApp(settings, { home, ladder }));
+      const full = await enter(app, (await device(app, "full", "owner")).token);
+      const { id, token } = await device(app, "full", "lost");
+      const lost = await enter(app, token);
+      const project_id = await full.create(await app.directory());
+      await lost.expect("project_state", "execute", { project_id, data: { prompt: "hang" } });
+      const data = { prompt: "say:later", queue: true };
+      // More than what fits in the last page of a file, which is there already.
+      for (let count = 0; count < 40; count += 1)
+        // oxlint-disable-next-line no-await-in-loop -- one after the other
+        await lost.expect("execution_queued", "execute", { project_id, data });
+      disk.fill();
+      const reply = await full.ask("device_revoke", { data: { device_id: id } });
+      expect(reply.data).toMatchObject({ code: "STORAGE_ERROR" });
+      // The answer is about the device's record; the agent is on its way out.
+      const deadline = AbortSignal.timeout(10_000);
+      while (!deadline.aborted && (await agentsOf(home)).length > 0) await Bun.sleep(50);
+      expect(await agentsOf(home)).toEqual([]);
+      disk.relieve(process.pid);
+    },
+    30_000,
+  );
 
   test("spares its run when asked to", async () => {
     await using app = await lockedApp();

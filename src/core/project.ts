@@ -208,13 +208,14 @@ export class Project {
 
   /** Drops what a device has asked for. Resolves once nothing of it is left. */
   async forsake(deviceId: string, keepRun: boolean): Promise<void> {
-    for (const { execution_id, device } of this.#executions.queue)
-      if (device?.id === deviceId) this.cancelQueued(execution_id, "its device was revoked");
-    const { run } = this.#ledger;
-    if (keepRun || !(run?.deviceId === deviceId || this.#conversation.serves(deviceId))) return;
-    // A turn that the agent has begun by itself is nobody's run.
-    if (run) await this.kill(false);
-    else await this.#conversation.end(false);
+    // What runs goes first: on a full disk the rest, which has to be logged, fails.
+    const dismissed = keepRun ? undefined : this.#dismiss(deviceId);
+    try {
+      for (const { execution_id, device } of this.#executions.queue)
+        if (device?.id === deviceId) this.cancelQueued(execution_id, "its device was revoked");
+    } finally {
+      await dismissed;
+    }
   }
 
   /** Lets the next prompt begin a new conversation; returns the id of the one that is left. */
@@ -336,6 +337,14 @@ export class Project {
     await this.#executions.flush();
     await this.feed.close();
     this.#ledger.close();
+  }
+
+  /** Ends what works for a device: a run of its own, or one that its agent has begun by itself. */
+  async #dismiss(deviceId: string): Promise<void> {
+    const { run } = this.#ledger;
+    if (run?.deviceId !== deviceId && !this.#conversation.serves(deviceId)) return;
+    if (run) await this.kill(false);
+    else await this.#conversation.end(false);
   }
 
   #ended(run: Run, outcome: Outcome): void {

@@ -5,7 +5,7 @@ import { forbidden } from "../access/owned-file.ts";
 /** The single files beside these are looked at when they are read. */
 const folders = ["certs", "projects", "runs", "trash"];
 /** What of a project decides what is run in it; its logs' files are looked at when they are opened. */
-const parts = ["", "logs", "metadata.json", "executions.json"];
+const parts = ["", "/logs", "/metadata.json", "/executions.json"];
 
 /**
  * Refuses a data directory in which somebody else could have put or changed something: what lies there
@@ -16,12 +16,12 @@ export function refuseForeign(dataDir: string): void {
   const projects = join(dataDir, "projects");
   if (!statSync(projects, { throwIfNoEntry: false })?.isDirectory()) return;
   for (const entry of readdirSync(projects, { withFileTypes: true }))
-    if (!entry.isFile()) for (const part of parts) check(join(projects, entry.name, part));
+    if (!entry.isFile()) for (const part of parts) check(`${projects}/${entry.name}${part}`);
 }
 
 /** Whether somebody else than this user or root has made it. */
 export function isForeign({ uid }: Pick<Stats, "uid">): boolean {
-  return uid !== process.getuid?.() && uid !== 0;
+  return uid !== 0 && uid !== process.getuid?.();
 }
 
 function check(path: string): void {
@@ -29,13 +29,12 @@ function check(path: string): void {
   if (!entry) return;
   // A link may lead to another disk, but not at somebody else's will.
   const target = entry.isSymbolicLink() ? statSync(path, { throwIfNoEntry: false }) : entry;
-  const refuse = (problem: string, remedy: string) => {
-    throw new Error(
-      `Cannot use "${path}": ${problem}; look at it, then ${remedy}, or move it away`,
-    );
-  };
   if (isForeign(entry) || (target && isForeign(target)))
-    refuse("it belongs to another user", "take it over with chown");
+    throw refusal(path, "it belongs to another user", "take it over with chown");
   if (target && (target.mode & forbidden.writing) !== 0)
-    refuse("others may change it", "close it to them with chmod go-w");
+    throw refusal(path, "others may change it", "close it to them with chmod go-w");
+}
+
+function refusal(path: string, problem: string, remedy: string): Error {
+  return new Error(`Cannot use "${path}": ${problem}; look at it, then ${remedy}, or move it away`);
 }

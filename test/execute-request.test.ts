@@ -36,6 +36,7 @@ describe("what the agent is started with", () => {
       ...closed(app.dataDir),
       ...closed(join(app.home, "config")),
       "--setting-sources=user",
+      '--settings={"permissions":{"ask":["Bash(git *)","Bash(git:*)"]}}',
       "--strict-mcp-config",
     ]);
     expect(env).toContain("CLAUDE_CODE_DISABLE_GIT_INSTRUCTIONS");

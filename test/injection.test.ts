@@ -102,12 +102,19 @@ const limits = {
 };
 
 /** What a plain run is started with that has no value; each may be there once. */
-const bare = new Set(["-p", "--verbose", "--include-partial-messages", "--strict-mcp-config"]);
+const bare = new Set([
+  "-p",
+  "--verbose",
+  "--include-partial-messages",
+  "--strict-mcp-config",
+  '--settings={"permissions":{"ask":["Bash(git *)","Bash(git:*)"]}}',
+]);
 
 /** Elements of a command line that are neither a flag of ours nor behind one. */
 function foreign(argv: readonly string[]): string[] {
   return argv.filter((element, at) => {
-    if (/^--[a-z-]+=/.test(element)) return /^--(settings|plugin-dir|agents|print)\b/.test(element);
+    if (/^--[a-z-]+=/.test(element) && !bare.has(element))
+      return /^--(settings|plugin-dir|agents|print)\b/.test(element);
     return !bare.has(element) || argv.indexOf(element) !== at;
   });
 }

@@ -4,7 +4,7 @@
  * parts of one emoji.
  */
 export const unseen =
-  /(?![\n\t])(?!(?<=[\p{Extended_Pictographic}\p{Emoji_Modifier}\ufe0f])\u200d(?=\p{Extended_Pictographic}))[\p{C}\p{Zl}\p{Zp}\u115f\u1160\u3164\uffa0]|\u034f|\u17b4|\u17b5|[\ufe00-\ufe0d]|(?<![\p{Emoji}])[\ufe0e\ufe0f]|[\u{e0100}-\u{e01ef}]/gu;
+  /(?![\n\t])(?!(?<=[\p{Extended_Pictographic}\p{Emoji_Modifier}\ufe0f])\u200d(?=\p{Extended_Pictographic}))(?!(?<=\p{Emoji})[\ufe0e\ufe0f])[\p{C}\p{Zl}\p{Zp}\p{Default_Ignorable_Code_Point}\u2800]/gu;
 
 /** The same where a program reads it: there a space that is none is another character too. */
 export const unseenInCode = new RegExp(`${unseen.source}|(?! )\\p{Zs}`, "gu");

@@ -134,6 +134,12 @@ test("whatever shape an input has, it is shown and can be refused", async () => 
     ["TodoWrite", { todos: [{ content: "marker-todo", status: "card deny" }, null] }],
     ["Weird\u202eTool", { __proto__: "marker-proto", constructor: 1 }],
     ["Write", { file_path: "/x", content: 0 }],
+    ["Write", { file_path: "/a/b.constructor", content: "x" }],
+    ["AskUserQuestion", { questions: [null] }],
+    ["AskUserQuestion", { questions: [{ question: "__proto__", options: [{ label: "a" }] }] }],
+    ["AskUserQuestion", { questions: [{ question: "q", options: [{ label: { toString: 1 } }] }] }],
+    ["ExitPlanMode", { plan: "> ".repeat(1_500) }],
+    ["ExitPlanMode", { plan: 5 }],
   ] as const;
   const card = setup.page.getByRole("region", { name: "The agent needs you" });
   for (const [name, input] of shapes) {

@@ -68,11 +68,11 @@ test("the page opens without a network, and says so", async () => {
   const page = await browser.open(app.url, phone);
   await page.evaluate("navigator.serviceWorker.ready.then(() => undefined)");
   await page.reload();
-  await page.getByText("Connected").waitFor();
+  await page.getByRole("button", { name: /^Connected/ }).waitFor();
   await app[Symbol.asyncDispose]();
   await page.reload();
   await page.getByText(/Next try in/).waitFor();
   app = await testApp({ PA_SERVER_PORT: port });
-  await page.getByText("Connected").waitFor();
+  await page.getByRole("button", { name: /^Connected/ }).waitFor();
   await app[Symbol.asyncDispose]();
 });

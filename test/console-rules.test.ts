@@ -9,7 +9,9 @@ import { ago, cost, duration } from "../src/web/wording.ts";
 
 const shown = (text: string) =>
   visible(text)
-    .map((stretch) => ("text" in stretch ? stretch.text : `<${stretch.codePoint}>`))
+    .map((stretch) =>
+      "text" in stretch ? stretch.text : `<${stretch.codePoint}>`.repeat(stretch.times),
+    )
     .join("");
 
 describe("visible", () => {
@@ -24,7 +26,7 @@ describe("visible", () => {
     );
     expect(visible("Bon\u202f!\u202e", "prose")).toEqual([
       { text: "Bon\u202f!" },
-      { codePoint: "U+202E" },
+      { codePoint: "U+202E", times: 1 },
     ]);
     expect(shown("\u{e0041}\u3164\ud800\u2028")).toBe("<U+E0041><U+3164><U+D800><U+2028>");
   });
@@ -35,7 +37,9 @@ describe("visible", () => {
         const back = visible(text).map((stretch) =>
           "text" in stretch
             ? stretch.text
-            : String.fromCodePoint(Number.parseInt(stretch.codePoint.slice(2), 16)),
+            : String.fromCodePoint(Number.parseInt(stretch.codePoint.slice(2), 16)).repeat(
+                stretch.times,
+              ),
         );
         expect(back.join("")).toBe(text);
       }),
@@ -82,7 +86,7 @@ test("a number of a signature has no leading zeros, and is never negative", () =
 let seq = 0;
 const entry = (direction: Entry["direction"], message: Entry["message"]): Entry => {
   seq += 1;
-  return { seq, timestamp: "2026-01-01T00:00:00.000Z", direction, message };
+  return { seq, timestamp: "2026-01-01T00:00:00.000Z", size: 0, direction, message };
 };
 const said = (content: unknown, more: object = {}) =>
   entry("claude", { type: "assistant", message: { content }, ...more });
@@ -103,6 +107,12 @@ const tool = (item: Item | undefined): ToolItem => {
 const state = (cost_usd: number) =>
   entry("server", { type: "project_state", data: { usage: { cost_usd } } });
 const result = () => entry("claude", { type: "result", is_error: false, duration_ms: 5 });
+const end = (terminal_reason: string) =>
+  of(
+    said([use("a")]),
+    entry("claude", { type: "result", is_error: true, terminal_reason, errors: ["why"] }),
+  );
+
 describe("a transcript", () => {
   test("puts the result of a tool into its card, in whatever order they come", () => {
     const items = of(
@@ -155,6 +165,41 @@ describe("a transcript", () => {
     expect(of(result(), state(3))[0]).not.toHaveProperty("costUsd");
   });
 
+  test("takes any shape of a line for what it can be", () => {
+    const odd = [{ toString: 1 }, null, 5, [null], "x", { toString: { valueOf: 1 } }];
+    for (const value of odd)
+      of(
+        said(value),
+        said([value, { type: "text", text: value }, { type: "thinking", thinking: value }]),
+        said([{ type: "tool_use", id: value, name: value, input: value }]),
+        told([{ type: "tool_result", tool_use_id: value, content: value, is_error: value }]),
+        told([{ type: "tool_result", tool_use_id: "t", content: [value, { type: "image" }] }]),
+        entry("claude", { type: "system", subtype: "init", slash_commands: value }),
+        entry("claude", { type: "result", is_error: true, errors: value, duration_ms: value }),
+        entry("claude", { type: "result", terminal_reason: value, result: value }),
+        entry("claude", { type: value, message: value, parent_tool_use_id: value }),
+      );
+    const turn = new LiveTurn();
+    for (const value of odd)
+      for (const line of [
+        { event: value },
+        delta({ type: "content_block_start", content_block: value }),
+        delta({ type: "content_block_delta", delta: value }),
+      ])
+        turn.delta(line);
+    expect(turn.blocks).toEqual([]);
+  });
+
+  test("keeps what a sub-agent did whose card is not loaded", () => {
+    const inner = { parent_tool_use_id: "on an older page" };
+    expect(of(said([{ type: "text", text: "deep" }], inner))).toMatchObject([{ text: "deep" }]);
+  });
+
+  test("knows a run that was stopped from one that failed", () => {
+    expect(end("aborted_tools")).toMatchObject([{ over: true }, { end: "stopped", text: "" }]);
+    expect(end("max_turns")).toMatchObject([{ over: true }, { end: "failed", text: "why" }]);
+  });
+
   test("tells what went wrong, and hides lines that it does not know", () => {
     const items = of(
       entry("claude", {
@@ -169,7 +214,7 @@ describe("a transcript", () => {
       entry("server", { type: "notice", data: { code: "api_retry", message: "Again" } }),
     );
     expect(items).toMatchObject([
-      { kind: "result", failed: true, text: "too many" },
+      { kind: "result", end: "failed", text: "too many" },
       { kind: "error", text: "It failed" },
       { kind: "notice", text: "Again" },
     ]);

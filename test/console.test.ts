@@ -63,11 +63,11 @@ describe("a new device", () => {
     expect(page.url()).not.toContain("pair");
     await page.getByLabel("Name of this device").fill("My phone");
     await page.getByRole("button", { name: "Pair this device" }).click();
-    await page.getByText("Connected").waitFor();
+    await page.getByRole("button", { name: /^Connected/ }).waitFor();
     expect(candidates).toMatchObject([{ name: "My phone" }]);
     await page.reload();
-    await page.getByText("Connected").waitFor();
-    await page.getByText("Connected").click();
+    await page.getByRole("button", { name: /^Connected/ }).waitFor();
+    await page.getByRole("button", { name: /^Connected/ }).click();
     await page.getByRole("dialog").getByText("do everything").waitFor();
     await page.getByRole("dialog").getByText(app.app.access.serverId).waitFor();
     const [record] = app.app.access.devices.list();
@@ -323,9 +323,9 @@ test("prompts that wait are shown, and can be taken back", async () => {
   await page.getByRole("button", { name: "Take it back" }).nth(1).waitFor({ state: "detached" });
   await page.getByRole("button", { name: "Stop" }).click();
   await sees(page, /^A queued prompt was taken back/);
-  await page.getByText("waits its turn").waitFor();
+  await page.getByText("the next prompt that you send goes first").waitFor();
   await page.reload();
-  await page.getByText("waits its turn").waitFor();
+  await page.getByText("the next prompt that you send goes first").waitFor();
 });
 
 test("what is being written outlives a look elsewhere and a reload", async () => {

@@ -3,12 +3,15 @@ import type { PermissionRequest } from "../contract/messages.ts";
 import type { Conversation } from "./conversation.ts";
 import { type Answer, type CardProps, Decision } from "./decision.tsx";
 import { Fallback } from "./fallback.tsx";
-import { Markdown } from "./markdown.tsx";
+import { type Json, list, object, text } from "./json.ts";
 import { place } from "./place.ts";
 import { Question } from "./question.tsx";
 import type { Store } from "./store.ts";
 import { toolName, ToolInput } from "./tool-view.tsx";
 import { Visible } from "./visible-text.tsx";
+
+/** Nobody reads more at once. */
+const shownCards = 20;
 
 /** Everything the agent waits for, oldest first, above all else. */
 export function Approvals({ store, conversation }: { store: Store; conversation: Conversation }) {
@@ -17,9 +20,15 @@ export function Approvals({ store, conversation }: { store: Store; conversation:
   if (requests.length === 0) return null;
   return (
     <section class="approvals" aria-label="The agent needs you">
-      {requests.map((request) => (
+      <p class="hidden" role="status">
+        {requests.length === 1 ? "The agent waits for you" : `${requests.length} requests wait`}
+      </p>
+      {requests.slice(0, shownCards).map((request) => (
         <Card key={request.permission_id} {...{ store, conversation, request, calm }} />
       ))}
+      {requests.length > shownCards && (
+        <p class="hint">{requests.length - shownCards} more wait behind these.</p>
+      )}
     </section>
   );
 }
@@ -82,7 +91,7 @@ function Card({
             {...{ scope, answer, busy }}
             name="Allow"
             allow={() => answer({ decision: "allow" })}
-            blocked={request.kind !== "tool" && scope !== "full"}
+            blocked
           />
         }
       >
@@ -116,7 +125,7 @@ function Tool({ request, scope, answer, busy }: CardProps) {
         needs your approval
         {request.agent_id && <small> (asked by a sub-agent)</small>}
       </header>
-      <Told text={toldBy(request)} />
+      <Told words={toldBy(request)} />
       <div class="input">
         {edited === undefined ? (
           <Fallback raw={request.input}>
@@ -164,15 +173,17 @@ function Tool({ request, scope, answer, busy }: CardProps) {
 }
 
 function Plan({ request, scope, answer, busy }: CardProps) {
-  const { plan, ...rest } = request.input;
   return (
     <>
       <header>The agent has a plan</header>
-      <div class="input plan">
-        {typeof plan === "string" && <Markdown text={plan} />}
-        <ToolInput name="" input={typeof plan === "string" ? rest : request.input} />
+      <div class="input">
+        <ToolInput name="ExitPlanMode" input={request.input} />
       </div>
-      {/* Approving a plan decides what runs. */}
+      {scope === "approve" && (
+        <p class="hint">
+          A plan decides what runs: approving it needs a device that may do everything.
+        </p>
+      )}
       <Decision
         {...{ scope, answer, busy }}
         name="Approve the plan"
@@ -184,35 +195,34 @@ function Plan({ request, scope, answer, busy }: CardProps) {
 }
 
 function toldBy({ input, description = "" }: PermissionRequest): string {
-  return typeof input["description"] === "string" ? input["description"] : description;
+  const said = input["description"];
+  return typeof said === "string" && said !== "" ? said : description;
 }
 
 /** What the agent says about it, marked as such: it may say anything. */
-function Told({ text }: { text: string }) {
-  if (text === "") return null;
+function Told({ words }: { words: string }) {
+  if (words === "") return null;
   return (
     <p class="told">
-      <small>In the agent's words:</small> <Visible text={text} />
+      <small>In the agent's words:</small> <Visible text={words} />
     </p>
   );
 }
 
-function ruleText(suggestion: Readonly<Record<string, unknown>>): string {
-  const { rules, directories } = suggestion;
-  if (Array.isArray(rules))
-    return rules
-      .map(({ toolName: tool, ruleContent }) =>
-        ruleContent ? `${tool}(${ruleContent})` : String(tool),
-      )
-      .join(", ");
-  return Array.isArray(directories) ? directories.join(", ") : "this";
+function ruleText({ rules, directories }: Json): string {
+  const named = list(rules)
+    .map(object)
+    .map(({ toolName: tool, ruleContent: content }) =>
+      content === undefined ? text(tool) : `${text(tool)}(${text(content)})`,
+    );
+  return [...named, ...list(directories).map(text)].join(", ");
 }
 
-function parsed(text: string): Record<string, unknown> | undefined {
+function parsed(json: string): Record<string, unknown> | undefined {
   try {
-    const value: unknown = JSON.parse(text);
-    const object = typeof value === "object" && value !== null && !Array.isArray(value);
-    return object ? (value as Record<string, unknown>) : undefined;
+    const value: unknown = JSON.parse(json);
+    const fits = typeof value === "object" && value !== null && !Array.isArray(value);
+    return fits ? (value as Record<string, unknown>) : undefined;
   } catch {
     return undefined;
   }

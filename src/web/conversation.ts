@@ -7,6 +7,8 @@ import { type Entry, type Item, type QueuedPrompt, Transcript } from "./transcri
 const pageSize = 200;
 /** More than this of a conversation is not held; what is farthest from the reader goes first. */
 const maxEntries = 4_000;
+/** Nor more than this, in characters. */
+const maxSize = 40_000_000;
 /** More than this is not caught up with event by event: the newest page is read instead. */
 const maxGap = 2_000;
 
@@ -28,6 +30,7 @@ export class Conversation implements Disposable {
   readonly #link: Link;
   readonly #turn = new LiveTurn();
   #entries: Entry[] = [];
+  #size = 0;
   #transcript = new Transcript();
   #epoch = "";
   #cursor = 0;
@@ -78,10 +81,7 @@ export class Conversation implements Disposable {
       if (this.#entries[0] !== first) return;
       this.#entries = [...page.messages, ...this.#entries];
       this.hasOlder.value = page.has_more;
-      if (this.#entries.length > maxEntries) {
-        this.#entries.length = maxEntries;
-        this.hasNewer.value = true;
-      }
+      if (this.#trim("end")) this.hasNewer.value = true;
       this.#rebuild();
     });
   }
@@ -95,7 +95,7 @@ export class Conversation implements Disposable {
       const page = await this.#page({ after_seq: last.seq });
       if (this.#entries.at(-1) !== last) return;
       this.#entries = [...this.#entries, ...page.messages];
-      this.#trimStart();
+      if (this.#trim("start")) this.hasOlder.value = true;
       // Events that came while it was read were not kept.
       this.hasNewer.value = (this.#entries.at(-1)?.seq ?? 0) < this.#cursor;
       this.#rebuild();
@@ -172,7 +172,11 @@ export class Conversation implements Disposable {
 
   async #page(range: { before_seq?: number; after_seq?: number }) {
     const data = { ...range, limit: pageSize };
-    return await this.#link.request("get_messages", { project: this.id, data });
+    const page = await this.#link.request("get_messages", { project: this.id, data });
+    return {
+      has_more: page.has_more,
+      messages: page.messages.map((record): Entry => ({ ...record, size: sizeOf(record.message) })),
+    };
   }
 
   /** What is not read for want of a connection is read when there is one. */
@@ -196,8 +200,10 @@ export class Conversation implements Disposable {
     if (!this.hasNewer.value) {
       this.#entries.push(entry);
       this.#transcript.append(entry);
-      if (this.#entries.length > maxEntries + pageSize) {
-        this.#trimStart();
+      this.#size += entry.size;
+      // Not at each one: it is made anew then.
+      if (this.#entries.length > maxEntries + pageSize || this.#size > 1.25 * maxSize) {
+        if (this.#trim("start")) this.hasOlder.value = true;
         this.#rebuild();
       }
     }
@@ -218,14 +224,21 @@ export class Conversation implements Disposable {
     } else if (type === "agent_message" && data["type"] === "result") this.#turn.clear();
   }
 
-  #trimStart(): void {
-    const excess = this.#entries.length - maxEntries;
-    if (excess <= 0) return;
-    this.#entries.splice(0, excess);
-    this.hasOlder.value = true;
+  /** Lets go of what is too much at one end; one page at least is kept. Whether there was any. */
+  #trim(end: "start" | "end"): boolean {
+    const before = this.#entries.length;
+    let size = this.#entries.reduce((sum, entry) => sum + entry.size, 0);
+    let excess = Math.max(0, before - maxEntries);
+    while (before - excess > pageSize && size > maxSize) {
+      size -= this.#entries.at(end === "start" ? excess : -1 - excess)?.size ?? 0;
+      excess += 1;
+    }
+    this.#entries.splice(end === "start" ? 0 : before - excess, excess);
+    return excess > 0;
   }
 
   #rebuild(): void {
+    this.#size = this.#entries.reduce((sum, { size }) => sum + size, 0);
     this.#transcript = new Transcript(this.#entries);
     this.#show();
   }
@@ -249,9 +262,15 @@ export class Conversation implements Disposable {
   }
 }
 
-function entryOf({ type, data, timestamp }: Frame, seq: number): Entry {
+/** In characters, as it was sent. */
+function sizeOf(message: object): number {
+  return JSON.stringify(message).length;
+}
+
+function entryOf({ type, data, timestamp, size }: Frame, seq: number): Entry {
+  const about = { seq, timestamp, size };
   if (type === "user_message")
-    return { seq, timestamp, direction: "client", message: { type: "execute", data } };
-  if (type === "agent_message") return { seq, timestamp, direction: "claude", message: data };
-  return { seq, timestamp, direction: "server", message: { type, data } };
+    return { ...about, direction: "client", message: { type: "execute", data } };
+  if (type === "agent_message") return { ...about, direction: "claude", message: data };
+  return { ...about, direction: "server", message: { type, data } };
 }

@@ -1,4 +1,4 @@
-import { del, get, set } from "idb-keyval";
+import { clear, get, set } from "idb-keyval";
 import { base64, join, mpint, strings } from "./ssh-wire.ts";
 
 const algorithm = { name: "ECDSA", namedCurve: "P-256" } as const;
@@ -28,8 +28,9 @@ export async function saveIdentity(identity: Identity): Promise<void> {
   await set(stored, identity);
 }
 
+/** Forgets all that this browser has kept: its key, and what somebody wrote. */
 export async function forgetIdentity(): Promise<void> {
-  await del(stored);
+  await clear();
 }
 
 /** A key of this device's own, which the browser signs with and never shows. */

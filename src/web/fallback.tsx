@@ -21,7 +21,11 @@ export class Fallback extends Component<Properties, { failed: boolean }> {
     if (!this.state.failed) return children;
     return (
       <>
-        <Code text={JSON.stringify(raw, null, 2)} language="json" />
+        {typeof raw === "string" ? (
+          <Code text={raw} />
+        ) : (
+          <Code text={JSON.stringify(raw, null, 2)} language="json" />
+        )}
         {below}
       </>
     );

@@ -2,6 +2,7 @@ import type { ComponentChildren } from "preact";
 import { useState } from "preact/hooks";
 import type { Resolution } from "../contract/messages.ts";
 import { Code, Copy } from "./code.tsx";
+import { Fallback } from "./fallback.tsx";
 import type { LiveBlock } from "./live-turn.ts";
 import { Markdown } from "./markdown.tsx";
 import { memo } from "./memo.ts";
@@ -20,7 +21,9 @@ function view(item: Item): ComponentChildren {
     case "text":
       return (
         <article class="said">
-          <Markdown text={item.text} />
+          <Fallback raw={item.text}>
+            <Markdown text={item.text} />
+          </Fallback>
           <div class="tools">
             <Copy text={item.text} />
           </div>
@@ -57,10 +60,12 @@ function view(item: Item): ComponentChildren {
   }
 }
 
+const endings = { done: "Done", stopped: "Stopped", failed: "Ended badly" } as const;
+
 function Ending({ item }: { item: Extract<Item, { kind: "result" }> }) {
   return (
-    <div class={item.failed ? "result failed" : "result"}>
-      {item.failed ? "Ended badly" : "Done"} · {duration(item.durationMs)}
+    <div class={item.end === "failed" ? "result failed" : "result"}>
+      {endings[item.end]} · {duration(item.durationMs)}
       {item.costUsd !== undefined && ` · ${cost(item.costUsd)}`}
       {item.text && (
         <div class="why">
@@ -93,10 +98,10 @@ function Prompt({ item }: { item: Extract<Item, { kind: "prompt" }> }) {
 
 function Tool({ tool }: { tool: ToolItem }) {
   const edits = tool.name === "Edit" && JSON.stringify(tool.input).length < 2_000;
-  const state = tool.result ? (tool.result.failed ? "failed" : "done") : "running";
+  const state = stateOf(tool);
   return (
     <Fold
-      class={`tool ${state}`}
+      class={`tool ${state.split(" ")[0]}`}
       open={edits || tool.name === "TodoWrite"}
       summary={
         <>
@@ -127,6 +132,11 @@ function Tool({ tool }: { tool: ToolItem }) {
       {tool.result && <Result result={tool.result} folded={changes.has(tool.name)} />}
     </Fold>
   );
+}
+
+function stateOf({ result, over }: ToolItem): string {
+  if (result) return result.failed ? "failed" : "done";
+  return over ? "without a result" : "running";
 }
 
 /** Who decided, and how: it may have been on another device. */
@@ -201,7 +211,9 @@ export function Live({ block }: { block: LiveBlock }) {
   if (block.kind === "text")
     return (
       <article class="said live">
-        <Markdown text={text} />
+        <Fallback raw={text}>
+          <Markdown text={text} />
+        </Fallback>
       </article>
     );
   if (block.kind === "thinking")

@@ -31,6 +31,8 @@ export interface Frame {
   readonly request_id?: string;
   readonly seq?: number;
   readonly timestamp: string;
+  /** In characters. */
+  readonly size: number;
 }
 
 /** How it stands between this page and the server. */
@@ -70,6 +72,8 @@ interface Waiting {
 
 const silenceMs = 25_000;
 const connectMs = 15_000;
+/** A code is good for two minutes; after that nobody says yes any more. */
+const pairingMs = 130_000;
 
 /** The one connection: in by key, back after every loss, and a reply for each request. */
 export class Link {
@@ -159,7 +163,9 @@ export class Link {
     this.#socket = socket;
     this.#heardAt = Date.now();
     socket.addEventListener("message", ({ data }) => {
-      if (socket === this.#socket) this.#receive(JSON.parse(String(data)) as Frame);
+      const text = String(data);
+      if (socket === this.#socket)
+        this.#receive({ ...(JSON.parse(text) as Frame), size: text.length });
     });
     socket.addEventListener("close", ({ code }) => {
       if (socket === this.#socket) void this.#closed(code);
@@ -282,6 +288,10 @@ export class Link {
   #watch(): void {
     const { at } = this.standing.value;
     const silent = Date.now() - this.#heardAt;
+    if (at === "pairing" && silent > pairingMs) {
+      this.#pairing = undefined;
+      this.#drop({ at: "door", why: "Nobody has answered. Ask for another code and try again." });
+    }
     if (at === "connecting" && silent > connectMs) this.#lost("The server does not answer");
     if (at !== "online") return;
     if (silent > silenceMs) this.#lost("The server has gone silent");

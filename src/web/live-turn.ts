@@ -1,3 +1,5 @@
+import { type Json, object, text as textOf } from "./json.ts";
+
 /** A block that the agent is still writing. */
 export interface LiveBlock {
   readonly kind: "text" | "thinking" | "tool";
@@ -8,8 +10,6 @@ export interface LiveBlock {
   /** Its beginning was missed. */
   readonly torn: boolean;
 }
-
-type Json = Readonly<Record<string, unknown>>;
 
 /** What the agent is writing now, from its deltas, until the whole block replaces it. */
 export class LiveTurn {
@@ -25,10 +25,10 @@ export class LiveTurn {
   /** Takes a `stream_event` line. Those of sub-agents are in their tool's card when they are whole. */
   delta(line: Json): void {
     if (typeof line["parent_tool_use_id"] === "string") return;
-    const event = line["event"] as Json;
+    const event = object(line["event"]);
     if (event["type"] === "message_start") this.clear();
-    else if (event["type"] === "content_block_start") this.#begin(event["content_block"] as Json);
-    else if (event["type"] === "content_block_delta") this.#add(event["delta"] as Json);
+    else if (event["type"] === "content_block_start") this.#begin(object(event["content_block"]));
+    else if (event["type"] === "content_block_delta") this.#add(object(event["delta"]));
   }
 
   /** The oldest block came as a whole. */
@@ -49,7 +49,7 @@ export class LiveTurn {
     this.#blocks.push({
       kind,
       text: "",
-      name: typeof block["name"] === "string" ? block["name"] : "",
+      name: textOf(block["name"]),
       torn: false,
     });
   }

@@ -8,7 +8,14 @@ import { Visible } from "./visible-text.tsx";
  * Markdown as elements. No HTML is ever made of it: tags are shown as the text that they are, an
  * image is a link, and a link opens outside and says nothing of where it came from.
  */
-export const Markdown = memo(({ text }: { text: string }) => (
+export const Markdown = memo(({ text }: { text: string }) =>
+  text.length > maxText ? <Code text={text} language="markdown" /> : <Rich text={text} />,
+);
+
+/** More would hold the page up while it is drawn. */
+const maxText = 30_000;
+
+const Rich = memo(({ text }: { text: string }) => (
   <div class="markdown" dir="auto">
     {/* A paragraph that did not change since the last delta is not made again. */}
     {new Lexer({ gfm: true }).lex(text).map((token, at) => (

@@ -31,6 +31,7 @@ export function ProjectMenu({ store, conversation, close }: Props) {
   return (
     <Dialog title="This project" close={close}>
       {full && <Choices {...{ store, project }} />}
+      {full && project.trusted && <Untrust {...{ store, project }} />}
       <Facts project={project} />
       {full && <Sessions {...{ store, conversation, close }} />}
       {full && <Delete {...{ store, project, close }} />}
@@ -78,6 +79,21 @@ function Choices({ store, project }: { store: Store; project: ProjectState }) {
         </select>
       </label>
     </>
+  );
+}
+
+function Untrust({ store, project }: { store: Store; project: ProjectState }) {
+  const data = { trusted: false };
+  const untrust = async () => {
+    await store.ask("project_trust", { project: project.id, data });
+  };
+  return (
+    <p class="hint">
+      Trusted: its own settings, hooks and MCP servers take effect.{" "}
+      <button type="button" class="quiet" onClick={() => store.attempt(untrust)}>
+        Do not trust it any more
+      </button>
+    </p>
   );
 }
 

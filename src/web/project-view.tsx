@@ -27,10 +27,12 @@ export function ProjectView({ store, conversation }: { store: Store; conversatio
             <Visible text={baseName(project.path)} />
           </h2>
           <small>
-            {standing.at !== "online" && <StandingText standing={standing} />}
             {/* While it catches up, what is shown of the state may be old. */}
-            {standing.at === "online" &&
-              (conversation.level.value ? stateText(project) : "Catching up")}
+            {standing.at !== "online"
+              ? "No connection"
+              : conversation.level.value
+                ? stateText(project)
+                : "Catching up"}
             {project.usage.cost_usd > 0 && ` · ${cost(project.usage.cost_usd)}`}
           </small>
         </div>
@@ -63,6 +65,18 @@ export function ProjectView({ store, conversation }: { store: Store; conversatio
 /** What a person should know before anything else about this project. */
 function Banner({ store, conversation }: { store: Store; conversation: Conversation }) {
   const { trusted, available, error, id, path } = conversation.state.value;
+  const standing = store.link.standing.value;
+  if (standing.at === "offline")
+    return (
+      <div class="banner">
+        <span>
+          <StandingText standing={standing} />
+        </span>
+        <button type="button" onClick={() => store.link.wake()}>
+          Try now
+        </button>
+      </div>
+    );
   if (!available)
     return (
       <div class="banner error" role="alert">
@@ -76,10 +90,13 @@ function Banner({ store, conversation }: { store: Store; conversation: Conversat
   if (error)
     return (
       <div class="banner error" role="alert">
-        <Visible text={error.message} />
+        <span>
+          <Visible text={error.message.slice(0, 200)} prose />
+        </span>
       </div>
     );
-  if (trusted || !store.may("full")) return null;
+  // What the agent asks needs the room.
+  if (trusted || !store.may("full") || conversation.permissions.value.length > 0) return null;
   return (
     <div class="banner">
       <span>

@@ -1,3 +1,4 @@
+import { type Signal, useSignal } from "@preact/signals";
 import { del, get, set } from "idb-keyval";
 import type { RefObject } from "preact";
 import { useEffect, useRef, useState } from "preact/hooks";
@@ -9,35 +10,35 @@ import type { Store } from "./store.ts";
 /** Where a prompt is written: with its history, slash commands and images. */
 export function PromptBox({ store, conversation }: { store: Store; conversation: Conversation }) {
   const [text, setText] = useDraft(conversation.id);
-  const [pictures, setPictures] = useState<readonly Picture[]>([]);
+  const pictures = useSignal<readonly Picture[]>([]);
+  const adding = useSignal(0);
   const area = useRef<HTMLTextAreaElement>(null);
   const history = useHistory(conversation.id);
   const { state } = conversation;
-  const draft = store.draft.value;
+  const refused = store.refused.value.filter(({ projectId }) => projectId === conversation.id);
   useEffect(() => {
-    if (draft?.projectId !== conversation.id) return;
-    setText(draft.text);
-    store.draft.value = undefined;
-  }, [draft]);
+    if (refused.length === 0) return;
+    // What is being written meanwhile stays, behind them.
+    const texts = [...refused.map(({ prompt }) => prompt), text];
+    setText(texts.filter((one) => one !== "").join("\n\n"));
+    pictures.value = [...refused.flatMap(({ images }) => images), ...pictures.value];
+    store.refused.value = store.refused.value.filter((one) => !refused.includes(one));
+  }, [refused.length]);
   useHeight(area, text);
 
+  const ready = text.trim() !== "" && adding.value === 0;
   const send = () => {
-    if (text.trim() === "") return;
-    const prompt = { projectId: conversation.id, prompt: text, images: pictures };
+    if (!ready) return;
+    const prompt = { projectId: conversation.id, prompt: text, images: pictures.value };
     history.add(text);
     setText("");
-    setPictures([]);
+    pictures.value = [];
     store.attempt(async () => await store.outbox.add(prompt));
   };
   const add = (blobs: readonly Blob[]) =>
     store.attempt(async () => {
-      let all = pictures;
-      for (const blob of blobs) {
-        // The room for each is what those before it have left.
-        // oxlint-disable-next-line no-await-in-loop
-        all = await added(all, blob);
-        setPictures(all);
-      }
+      adding.value += 1;
+      await fill(pictures, blobs).finally(() => (adding.value -= 1));
     });
   const commands = matching(conversation.commands.value, text);
   const busy = state.value.state === "EXECUTING";
@@ -76,8 +77,10 @@ export function PromptBox({ store, conversation }: { store: Store; conversation:
         }}
       />
       <Pictures
-        pictures={pictures}
-        remove={(picture) => setPictures(pictures.filter((other) => other !== picture))}
+        pictures={pictures.value}
+        remove={(picture) => {
+          pictures.value = pictures.value.filter((other) => other !== picture);
+        }}
       />
       <div class="row">
         <AddPictures add={add} />
@@ -100,7 +103,7 @@ export function PromptBox({ store, conversation }: { store: Store; conversation:
           }}
         />
         {busy && <Stop {...{ store, conversation }} />}
-        <button type="submit" class="send" disabled={text.trim() === ""}>
+        <button type="submit" class="send" disabled={!ready}>
           {busy ? "Queue" : "Send"}
         </button>
       </div>
@@ -209,9 +212,14 @@ function Stop({ store, conversation }: { store: Store; conversation: Conversatio
   );
 }
 
-async function added(pictures: readonly Picture[], blob: Blob): Promise<readonly Picture[]> {
-  const taken = pictures.reduce((sum, { data }) => sum + data.length, 0);
-  return [...pictures, await pictureOf(blob, maxPicturesSize - taken)];
+/** The room for each is what those before it have left. */
+async function fill(pictures: Signal<readonly Picture[]>, blobs: readonly Blob[]): Promise<void> {
+  for (const blob of blobs) {
+    const taken = pictures.value.reduce((sum, { data }) => sum + data.length, 0);
+    // oxlint-disable-next-line no-await-in-loop -- as said
+    const picture = await pictureOf(blob, maxPicturesSize - taken);
+    pictures.value = [...pictures.value, picture];
+  }
 }
 
 function matching(commands: readonly string[], text: string): readonly string[] {

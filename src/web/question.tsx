@@ -1,5 +1,6 @@
 import { useState } from "preact/hooks";
 import { type CardProps, Decision } from "./decision.tsx";
+import { object } from "./json.ts";
 import { ToolInput } from "./tool-view.tsx";
 import { Visible } from "./visible-text.tsx";
 
@@ -10,17 +11,18 @@ interface Asked {
   readonly options: readonly { readonly label: string; readonly description?: string }[];
 }
 
-type Answers = Readonly<Record<string, readonly string[]>>;
+/** By the text of the question, which may be any text. */
+type Answers = ReadonlyMap<string, readonly string[]>;
 
 /** Questions with options: one or several of each, or an answer in one's own words. */
 export function Question({ request, scope, answer, busy }: CardProps) {
-  const [chosen, setChosen] = useState<Answers>({});
-  const [own, setOwn] = useState<Readonly<Record<string, string>>>({});
+  const [chosen, setChosen] = useState<Answers>(new Map());
+  const [own, setOwn] = useState<ReadonlyMap<string, string>>(new Map());
   const asked = questionsOf(request.input["questions"]);
   if (!asked) return <Unknown {...{ request, scope, answer, busy }} />;
   const all = (question: string) => {
-    const words = own[question]?.trim();
-    return [...(chosen[question] ?? []), ...(words ? [words] : [])];
+    const words = own.get(question)?.trim();
+    return [...(chosen.get(question) ?? []), ...(words ? [words] : [])];
   };
   const complete = asked.every(({ question }) => all(question).length > 0);
   const send = () => {
@@ -33,11 +35,11 @@ export function Question({ request, scope, answer, busy }: CardProps) {
     answer({ decision: "allow", answers });
   };
   const toggle = ({ question, multiSelect }: Asked, label: string) => {
-    const now = chosen[question] ?? [];
+    const now = chosen.get(question) ?? [];
     const without = now.filter((other) => other !== label);
     const added = multiSelect ? [...now, label] : [label];
-    setChosen({ ...chosen, [question]: now.includes(label) ? without : added });
-    if (!multiSelect) setOwn({ ...own, [question]: "" });
+    setChosen(new Map(chosen).set(question, now.includes(label) ? without : added));
+    if (!multiSelect) setOwn(new Map(own).set(question, ""));
   };
   return (
     <>
@@ -58,7 +60,7 @@ export function Question({ request, scope, answer, busy }: CardProps) {
               <input
                 type={one.multiSelect ? "checkbox" : "radio"}
                 name={`${request.permission_id} ${one.question}`}
-                checked={chosen[one.question]?.includes(label) ?? false}
+                checked={chosen.get(one.question)?.includes(label) ?? false}
                 onChange={() => toggle(one, label)}
               />
               <span>
@@ -76,10 +78,10 @@ export function Question({ request, scope, answer, busy }: CardProps) {
               type="text"
               placeholder="Something else"
               aria-label={`Something else: ${one.question}`}
-              value={own[one.question] ?? ""}
+              value={own.get(one.question) ?? ""}
               onInput={(event) => {
-                setOwn({ ...own, [one.question]: event.currentTarget.value });
-                if (!one.multiSelect) setChosen({ ...chosen, [one.question]: [] });
+                setOwn(new Map(own).set(one.question, event.currentTarget.value));
+                if (!one.multiSelect) setChosen(new Map(chosen).set(one.question, []));
               }}
             />
           )}
@@ -109,11 +111,17 @@ function Unknown({ request, scope, answer, busy }: CardProps) {
 }
 
 function questionsOf(value: unknown): readonly Asked[] | undefined {
-  const fits =
-    Array.isArray(value) &&
-    value.every(
-      ({ question, options }: Partial<Asked>) =>
-        typeof question === "string" && Array.isArray(options),
-    );
+  const fits = Array.isArray(value) && value.every(isAsked);
   return fits ? (value as readonly Asked[]) : undefined;
+}
+
+function isAsked(value: unknown): boolean {
+  const { question, header = "", options } = object(value);
+  const texts = typeof question === "string" && typeof header === "string";
+  return texts && Array.isArray(options) && options.every(isOption);
+}
+
+function isOption(value: unknown): boolean {
+  const { label, description = "" } = object(value);
+  return typeof label === "string" && typeof description === "string";
 }

@@ -11,9 +11,13 @@ export function StatusBar({ store }: { store: Store }) {
   const trip = roundTripMs.value;
   return (
     <footer class="status">
+      {/* A count that changes every second is not read out. */}
+      <span class="hidden" role="status">
+        {standing.value.at === "online" ? "Connected" : "No connection"}
+      </span>
       <button type="button" class="quiet" onClick={() => setOpen(true)}>
         <span class={`dot ${standing.value.at}`} />
-        <span role="status">
+        <span>
           <StandingText standing={standing.value} />
         </span>
         {standing.value.at === "online" && trip !== undefined && (
@@ -34,6 +38,7 @@ export function StandingText({ standing }: { standing: Standing }) {
   const waits = standing.at === "offline";
   useEffect(() => {
     if (!waits) return undefined;
+    setNow(Date.now());
     const timer = setInterval(() => setNow(Date.now()), 1_000);
     return () => clearInterval(timer);
   }, [waits]);

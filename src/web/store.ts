@@ -10,7 +10,7 @@ import {
   type RequestType,
 } from "./link.ts";
 import { Notifications } from "./notifications.ts";
-import { Outbox } from "./outbox.ts";
+import { Outbox, type Unsent } from "./outbox.ts";
 import { place } from "./place.ts";
 import { trouble } from "./trouble.tsx";
 
@@ -23,8 +23,8 @@ export class Store {
   /** Whether the list was read; before that an empty one means nothing. */
   readonly loaded = signal(false);
   readonly conversation = signal<Conversation | undefined>(undefined);
-  /** What a refused prompt said, so that it can be mended. */
-  readonly draft = signal<{ projectId: string; text: string } | undefined>(undefined);
+  /** Prompts that were not taken, so that they can be mended. */
+  readonly refused = signal<readonly Unsent[]>([]);
   /** Approvals first, then what works, then what was used last. */
   readonly ordered = computed(() =>
     [...this.projects.value.values()].toSorted(
@@ -38,9 +38,9 @@ export class Store {
   start(): void {
     this.link.onFrame = (frame) => this.#receive(frame);
     this.link.onIn = () => this.attempt(async () => await this.#entered());
-    this.outbox.onRefused = ({ projectId, prompt }, why) => {
+    this.outbox.onRefused = (unsent, why) => {
       trouble.value = why;
-      this.draft.value = { projectId, text: prompt };
+      this.refused.value = [...this.refused.value, unsent];
     };
     effect(() => {
       const { at } = this.link.standing.value;

@@ -17,7 +17,9 @@ export function Timeline({
   conversation: Conversation;
   unsent: readonly Unsent[];
 }) {
-  const { items, live } = conversation;
+  const { items, live, state } = conversation;
+  const working = state.value.state === "EXECUTING" && state.value.pending_permissions === 0;
+  const online = store.link.standing.value.at === "online";
   const { box, from, to, newest, stuck, scrolled, toEnd } = useWindow(store, conversation);
   return (
     <div class="timeline-frame">
@@ -43,9 +45,14 @@ export function Timeline({
           </div>
         ))}
         {newest && live.value.map((block, at) => <Live key={`live-${at}`} block={block} />)}
+        {newest && working && live.value.length === 0 && <div class="mark working">Working…</div>}
         {newest &&
           conversation.queued.value.map(({ executionId, text }) => (
-            <Waiting key={executionId} text={text} why="waits its turn">
+            <Waiting
+              key={executionId}
+              text={text}
+              why={working ? "waits its turn" : "waits: the next prompt that you send goes first"}
+            >
               {store.may("full") && (
                 <button
                   type="button"
@@ -62,7 +69,7 @@ export function Timeline({
             <Waiting
               key={executionId}
               text={prompt}
-              why="on its way, as soon as there is a connection"
+              why={online ? "on its way" : "on its way, as soon as there is a connection"}
             >
               <button
                 type="button"

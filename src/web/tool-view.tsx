@@ -1,11 +1,12 @@
 import { diffLines } from "diff";
 import type { ComponentChildren } from "preact";
+import { useState } from "preact/hooks";
 import { Code } from "./code.tsx";
 import { Markdown } from "./markdown.tsx";
+import { Fallback } from "./fallback.tsx";
+import { type Json as Input, list, object, text as textOf } from "./json.ts";
 import { Visible } from "./visible-text.tsx";
 import { extent, isLong } from "./wording.ts";
-
-type Input = Readonly<Record<string, unknown>>;
 
 /** More lines are not compared: it would hold the page up. */
 const maxCompared = 4_000;
@@ -55,7 +56,12 @@ export function toolSummary(name: string, input: Input): string {
   ])
     if (typeof input[field] === "string" && input[field] !== "") return oneLine(input[field]);
   if (name === "AskUserQuestion" && Array.isArray(input["questions"]))
-    return oneLine(input["questions"].map(({ question }: Input) => String(question)).join(" "));
+    return oneLine(
+      list(input["questions"])
+        .map((asked) => textOf(object(asked)["question"]))
+        .join(" "),
+    );
+  if (name === "ExitPlanMode" && typeof input["plan"] === "string") return oneLine(input["plan"]);
   if (name === "TodoWrite" && Array.isArray(input["todos"]))
     return `${input["todos"].length} items`;
   return oneLine(Object.keys(input).length > 0 ? JSON.stringify(input) : "");
@@ -114,24 +120,22 @@ function known(name: string, input: Input): { shown: ComponentChildren; used: re
       ),
       used: ["file_path", "old_string", "new_string"],
     };
-  if (name === "MultiEdit" && has("file_path") && Array.isArray(input["edits"]))
+  if (name === "MultiEdit" && has("file_path") && list(input["edits"]).every(isPlainEdit))
     return {
       shown: (
         <File path={text("file_path")}>
-          {input["edits"].map((edit: Input) => (
-            <Diff before={String(edit["old_string"])} after={String(edit["new_string"])} />
-          ))}
+          {list(input["edits"])
+            .map(object)
+            .map((edit) => (
+              <Diff before={textOf(edit["old_string"])} after={textOf(edit["new_string"])} />
+            ))}
         </File>
       ),
-      used: input["edits"].every(isPlainEdit) ? ["file_path", "edits"] : ["file_path"],
+      used: ["file_path", "edits"],
     };
   if (name === "ExitPlanMode" && has("plan"))
     return {
-      shown: (
-        <div class="plan">
-          <Markdown text={text("plan")} />
-        </div>
-      ),
+      shown: <Plan text={text("plan")} />,
       used: ["plan"],
     };
   if (name === "TodoWrite" && Array.isArray(input["todos"]) && input["todos"].every(isTodo))
@@ -139,12 +143,28 @@ function known(name: string, input: Input): { shown: ComponentChildren; used: re
   return { shown: null, used: [] };
 }
 
+/** As it reads, and as it was written: what markdown leaves out is not hidden. */
+function Plan({ text }: { text: string }) {
+  const [source, setSource] = useState(false);
+  return (
+    <div class="plan">
+      <Fallback raw={text}>
+        {source ? <Code text={text} language="markdown" /> : <Markdown text={text} />}
+      </Fallback>
+      <button type="button" class="quiet" onClick={() => setSource(!source)}>
+        {source ? "As it reads" : "As it was written"}
+      </button>
+    </div>
+  );
+}
+
 /** Shown by whoever shows the input, as the agent's own words. */
 const told = ["description"];
 
 function isPlainEdit(edit: unknown): boolean {
-  const fields = Object.keys(Object(edit));
-  return fields.length === 2 && fields.includes("old_string") && fields.includes("new_string");
+  const { old_string, new_string, ...rest } = object(edit);
+  const texts = typeof old_string === "string" && typeof new_string === "string";
+  return texts && Object.keys(rest).length === 0;
 }
 
 interface Todo {
@@ -155,7 +175,7 @@ interface Todo {
 const statuses: ReadonlySet<string> = new Set(["pending", "in_progress", "completed"]);
 
 function isTodo(todo: unknown): todo is Todo {
-  const { content, status, ...rest } = Object(todo) as Partial<Todo>;
+  const { content, status, ...rest } = object(todo);
   // What else it says is not left out: then the whole is shown as it came.
   const usual = Object.keys(rest).every((field) => field === "activeForm" || field === "id");
   return typeof content === "string" && typeof status === "string" && usual;
@@ -232,5 +252,6 @@ function Diff({ before, after }: { before: string; after: string }) {
 }
 
 function languageOf(path: string): string | undefined {
-  return extensions[path.slice(path.lastIndexOf(".") + 1).toLowerCase()];
+  const extension = path.slice(path.lastIndexOf(".") + 1).toLowerCase();
+  return Object.hasOwn(extensions, extension) ? extensions[extension] : undefined;
 }

@@ -1,10 +1,13 @@
 /** What a conversation shows, made of its events: rules alone, so that they can be tested. */
 import type { Actor, PermissionRequest, ProjectState, Resolution } from "../contract/messages.ts";
+import { type Json, list, number, object, text } from "./json.ts";
 
 /** One event, in the shape of the history. */
 export interface Entry {
   readonly seq: number;
   readonly timestamp: string;
+  /** In characters, as it was sent. */
+  readonly size: number;
   readonly direction: "client" | "claude" | "server";
   readonly message: Readonly<Record<string, unknown>>;
 }
@@ -23,6 +26,8 @@ export interface ToolItem {
   readonly input: Readonly<Record<string, unknown>>;
   readonly result?: ToolResult;
   readonly resolution?: Resolution;
+  /** The run has ended, so that no result will come. */
+  readonly over?: true;
   /** What a sub-agent did. */
   readonly children: readonly Item[];
 }
@@ -55,13 +60,11 @@ export type Item =
   | {
       readonly kind: "result";
       readonly key: string;
-      readonly failed: boolean;
+      readonly end: "done" | "stopped" | "failed";
       readonly text: string;
       readonly durationMs: number;
       readonly costUsd?: number;
     };
-
-type Json = Readonly<Record<string, unknown>>;
 
 /** A conversation as far as it is loaded. It grows at the end, and is made anew at the beginning. */
 export class Transcript {
@@ -82,7 +85,7 @@ export class Transcript {
     const key = String(seq);
     if (entry.direction === "client") this.#prompt(entry);
     else if (entry.direction === "claude") this.#agent(key, message);
-    else this.#server(key, String(message["type"]), object(message["data"]));
+    else this.#server(key, text(message["type"]), object(message["data"]));
   }
 
   #prompt(entry: Entry): void {
@@ -92,7 +95,7 @@ export class Transcript {
   }
 
   #agent(key: string, line: Json): void {
-    const parent = typeof line["parent_tool_use_id"] === "string" ? line["parent_tool_use_id"] : "";
+    const parent = text(line["parent_tool_use_id"] ?? "");
     if (line["type"] === "assistant") {
       for (const [index, block] of blocks(line).entries()) {
         const item = shown(`${key}.${index}`, block);
@@ -101,21 +104,29 @@ export class Transcript {
     } else if (line["type"] === "user") {
       for (const [index, block] of blocks(line).entries())
         this.#said(`${key}.${index}`, block, parent);
-    } else if (line["type"] === "result") this.#push(result(key, line));
+    } else if (line["type"] === "result") this.#end(result(key, line));
     else if (line["type"] === "system" && line["subtype"] === "init") {
-      const commands = line["slash_commands"];
-      if (Array.isArray(commands)) this.commands = commands.map(String);
+      this.commands = list(line["slash_commands"]).map(text);
     }
+  }
+
+  /** A tool that has given nothing back until now will not any more. */
+  #end(item: Item): void {
+    for (let at = this.items.length - 1; at >= 0; at -= 1) {
+      const before = this.items[at];
+      if (!before || before.kind === "result") break;
+      if (before.kind === "tool" && !before.result) this.items[at] = { ...before, over: true };
+    }
+    this.items.push(item);
   }
 
   /** A block that came in the agent's own lines as if a user had said it. */
   #said(key: string, block: Json, parent: string): void {
     if (block["type"] === "tool_result")
-      return void this.#change(String(block["tool_use_id"]), { result: toolResult(block) });
+      return void this.#change(text(block["tool_use_id"]), { result: toolResult(block) });
     if (block["type"] !== "text") return;
-    const text = String(block["text"]);
     // A sub-agent's own prompt stands in the card of the tool that began it.
-    if (parent === "") this.#push({ kind: "mark", key, text });
+    if (parent === "") this.#push({ kind: "mark", key, text: text(block["text"]) });
   }
 
   #server(key: string, type: string, data: Json): void {
@@ -129,15 +140,15 @@ export class Transcript {
       this.#requests.delete(resolution.permission_id);
       if (request?.tool_use_id) this.#change(request.tool_use_id, { resolution });
     } else if (type === "error" || type === "notice")
-      this.#push({ kind: type, key, code: String(data["code"]), text: String(data["message"]) });
+      this.#push({ kind: type, key, code: text(data["code"]), text: text(data["message"]) });
     else if (type === "session_reset")
       this.#push({ kind: "mark", key, text: "A new session begins here" });
     else if (type === "execution_queued") {
-      const { execution_id: id, prompt: text } = data;
-      if (typeof id === "string" && typeof text === "string")
-        this.queued.set(id, { executionId: id, text });
+      const { execution_id: id, prompt: said } = data;
+      if (typeof id === "string" && typeof said === "string")
+        this.queued.set(id, { executionId: id, text: said });
     } else if (type === "execution_cancelled") {
-      this.queued.delete(String(data["execution_id"]));
+      this.queued.delete(text(data["execution_id"]));
       this.#push({ kind: "mark", key, text: "A queued prompt was taken back" });
     }
   }
@@ -189,51 +200,51 @@ function promptOf({ seq, timestamp, message }: Entry): PromptItem {
     kind: "prompt",
     key: String(seq),
     at: timestamp,
-    text: String(data["prompt"]),
-    images: Number(data["images"] ?? 0),
+    text: text(data["prompt"]),
+    images: number(data["images"]),
     device: (data["device"] ?? null) as Actor | null,
-    executionId: String(data["execution_id"]),
+    executionId: text(data["execution_id"]),
   };
 }
 
 function shown(key: string, block: Json): Item | undefined {
-  if (block["type"] === "text") return { kind: "text", key, text: String(block["text"]) };
+  if (block["type"] === "text") return { kind: "text", key, text: text(block["text"]) };
   if (block["type"] === "thinking") {
-    const text = String(block["thinking"]);
-    return text === "" ? undefined : { kind: "thinking", key, text };
+    const thought = text(block["thinking"]);
+    return thought === "" ? undefined : { kind: "thinking", key, text: thought };
   }
   if (block["type"] !== "tool_use") return undefined;
-  const [id, name] = [String(block["id"]), String(block["name"])];
+  const [id, name] = [text(block["id"]), text(block["name"])];
   return { kind: "tool", key, id, name, input: object(block["input"]), children: [] };
 }
 
 function result(key: string, line: Json): Item {
-  const errors = Array.isArray(line["errors"]) ? line["errors"].map(String).join("\n") : "";
-  const failed = line["is_error"] === true;
-  const text = failed ? errors || String(line["result"] ?? line["subtype"]) : "";
-  return { kind: "result", key, failed, text, durationMs: Number(line["duration_ms"] ?? 0) };
+  const durationMs = number(line["duration_ms"]);
+  // Somebody stopped it: that is no failure.
+  if (text(line["terminal_reason"]).startsWith("aborted"))
+    return { kind: "result", key, end: "stopped", text: "", durationMs };
+  if (line["is_error"] !== true) return { kind: "result", key, end: "done", text: "", durationMs };
+  const errors = list(line["errors"]).map(text).join("\n");
+  const why = errors || text(line["result"] ?? line["subtype"]);
+  return { kind: "result", key, end: "failed", text: why, durationMs };
 }
 
 function toolResult(block: Json): ToolResult {
-  const content = block["content"];
+  const { content } = block;
   const failed = block["is_error"] === true;
   if (typeof content === "string") return { text: content, images: [], failed };
-  const parts = Array.isArray(content) ? content.map(object) : [];
-  const texts = parts.filter((part) => part["type"] === "text").map((part) => String(part["text"]));
+  const parts = list(content).map(object);
+  const texts = parts.filter(({ type }) => type === "text").map((part) => text(part["text"]));
   const images = parts
-    .filter((part) => part["type"] === "image")
-    .map((part) => object(part["source"]))
-    .filter((source) => source["type"] === "base64")
-    .map((source) => ({ mediaType: String(source["media_type"]), data: String(source["data"]) }));
+    .filter(({ type }) => type === "image")
+    .map(({ source }) => object(source))
+    .filter(({ type }) => type === "base64")
+    .map((source) => ({ mediaType: text(source["media_type"]), data: text(source["data"]) }));
   return { text: texts.join("\n"), images, failed };
 }
 
 function blocks(line: Json): readonly Json[] {
   const { content } = object(line["message"]);
   if (typeof content === "string") return [{ type: "text", text: content }];
-  return Array.isArray(content) ? content.map(object) : [];
-}
-
-function object(value: unknown): Json {
-  return typeof value === "object" && value !== null ? (value as Json) : {};
+  return list(content).map(object);
 }

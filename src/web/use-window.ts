@@ -1,4 +1,4 @@
-import { useLayoutEffect, useRef, useState } from "preact/hooks";
+import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
 import type { Conversation } from "./conversation.ts";
 import type { Store } from "./store.ts";
 
@@ -33,6 +33,14 @@ export function useWindow(store: Store, conversation: Conversation) {
     if (!element) return;
     if (stuck) element.scrollTop = element.scrollHeight;
     else if (anchor.current) element.scrollTop += moved(element, anchor.current);
+  });
+
+  const filled = conversation.loading.value !== undefined || !conversation.hasOlder.value;
+  useEffect(() => {
+    // Where nothing can be scrolled, nobody can ask for more.
+    const element = box.current;
+    if (!filled && from === 0 && element && element.scrollHeight <= element.clientHeight)
+      store.attempt(async () => await conversation.older());
   });
 
   const begin = (index: number) => setFirst(items[Math.max(0, Math.min(index, tail))]?.key);

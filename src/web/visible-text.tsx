@@ -5,7 +5,14 @@ import { visible } from "./visible.ts";
 export const Visible = memo(({ text, prose }: { text: string; prose?: boolean }) => (
   <>
     {visible(text, prose ? "prose" : "code").map((stretch) =>
-      "text" in stretch ? stretch.text : <span class="unseen">{stretch.codePoint}</span>,
+      "text" in stretch ? (
+        stretch.text
+      ) : (
+        <span class="unseen">
+          {stretch.codePoint}
+          {stretch.times > 1 && ` ×${stretch.times}`}
+        </span>
+      ),
     )}
   </>
 ));

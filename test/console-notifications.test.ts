@@ -1,4 +1,5 @@
 import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
+import type { Worker } from "playwright-core";
 import { testApp } from "./support/app.ts";
 import { Browser, phone } from "./support/browser.ts";
 import { Receiver } from "./support/receiver.ts";
@@ -37,9 +38,10 @@ test("a notification opens the card that it is about", async () => {
   const { data } = await client.next("permission_request");
   const page = await browser.open(app.url, phone);
   await page.context().grantPermissions(["notifications"], { origin: app.url.origin });
-  const worker =
-    page.context().serviceWorkers()[0] ?? (await page.context().waitForEvent("serviceworker"));
   await page.evaluate("navigator.serviceWorker.ready.then(() => undefined)");
+  const workers = () => page.context().serviceWorkers();
+  while (workers().length === 0) await Bun.sleep(20);
+  const worker = workers()[0] as Worker;
   const url = `/#/projects/${project_id}/${data.permission_id}`;
   const told = { event: "needs_input", project_id, title: "shop needs you", body: "It asks", url };
   // As the browser's push service would.

@@ -196,7 +196,9 @@ function Plan({ request, scope, answer, busy }: CardProps) {
 
 function toldBy({ input, description = "" }: PermissionRequest): string {
   const said = input["description"];
-  return typeof said === "string" && said !== "" ? said : description;
+  if (typeof said === "string" && said !== "") return said;
+  // Often it is a part of the input, which is shown as that.
+  return Object.values(input).includes(description) ? "" : description;
 }
 
 /** What the agent says about it, marked as such: it may say anything. */

@@ -64,7 +64,7 @@ export function ProjectView({ store, conversation }: { store: Store; conversatio
 
 /** What a person should know before anything else about this project. */
 function Banner({ store, conversation }: { store: Store; conversation: Conversation }) {
-  const { trusted, available, error, id, path } = conversation.state.value;
+  const { trusted, available, id, path } = conversation.state.value;
   const standing = store.link.standing.value;
   if (standing.at === "offline")
     return (
@@ -85,14 +85,6 @@ function Banner({ store, conversation }: { store: Store; conversation: Conversat
           <Visible text={path} />
         </code>{" "}
         is not there any more.
-      </div>
-    );
-  if (error)
-    return (
-      <div class="banner error" role="alert">
-        <span>
-          <Visible text={error.message.slice(0, 200)} prose />
-        </span>
       </div>
     );
   // What the agent asks needs the room.

@@ -90,7 +90,7 @@ export function PromptBox({ store, conversation }: { store: Store; conversation:
           value={text}
           dir="auto"
           aria-label="Prompt"
-          placeholder={busy ? "What next?" : "What should be done?"}
+          placeholder={busy ? "Next…" : "What to do?"}
           onInput={(event) => setText(event.currentTarget.value)}
           onKeyDown={keys}
           onPaste={(event) => {

@@ -1,7 +1,9 @@
 import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
 import type { Worker } from "playwright-core";
+import { typedCode } from "../src/access/pairing-code.ts";
 import { testApp } from "./support/app.ts";
 import { Browser, phone } from "./support/browser.ts";
+import { PushDevice } from "./support/push-device.ts";
 import { Receiver } from "./support/receiver.ts";
 
 setDefaultTimeout(60_000);
@@ -77,4 +79,44 @@ test("the page opens without a network, and says so", async () => {
   app = await testApp({ PA_SERVER_PORT: port });
   await page.getByRole("button", { name: /^Connected/ }).waitFor();
   await app[Symbol.asyncDispose]();
+});
+
+test("a paired device subscribes and unsubscribes with a tap", async () => {
+  await using app = await testApp({
+    PA_AUTH_MODE: "ssh",
+    PA_NOTIFY_PUSH_SERVICES: "push.example",
+  });
+  const ended = () => undefined;
+  const offer = { scope: "approve", confirm: async () => true, ended } as const;
+  const { code } = app.app.access.pairing.open(offer);
+  const page = await browser.open(app.url, phone);
+  const context = page.context();
+  await context.grantPermissions(["notifications"], { origin: app.url.origin });
+  const { subscription } = new PushDevice(new URL("https://push.example/"));
+  // No real push service can be reached: this is what the browser would give the page.
+  await context.addInitScript(`{
+    let current = null;
+    PushManager.prototype.getSubscription = async () => current;
+    PushManager.prototype.subscribe = async ({ applicationServerKey }) => {
+      globalThis.subscribedFor = applicationServerKey;
+      current = {
+        toJSON: () => (${JSON.stringify(subscription)}),
+        unsubscribe: async () => { current = null; return true; },
+      };
+      return current;
+    };
+  }`);
+  await page.goto(new URL(`#pair=${typedCode(code)}`, app.url).href);
+  await page.reload();
+  await page.getByLabel("Code").fill(typedCode(code));
+  await page.getByRole("button", { name: "Pair this device" }).click();
+  await page.getByRole("button", { name: /^Connected/ }).click();
+  await page.getByRole("button", { name: /^Notify this device/ }).click();
+  await page.getByRole("button", { name: "Stop notifying this device" }).waitFor();
+  const push = () => app.app.access.devices.list()[0]?.push;
+  expect(push()).toEqual(subscription);
+  expect(await page.evaluate("subscribedFor")).toMatch(/^[\w-]{87}$/);
+  await page.getByRole("button", { name: "Stop notifying this device" }).click();
+  await page.getByRole("button", { name: /^Notify this device/ }).waitFor();
+  expect(push()).toBeUndefined();
 });

@@ -86,9 +86,11 @@ test("a paired device subscribes and unsubscribes with a tap", async () => {
     PA_AUTH_MODE: "ssh",
     PA_NOTIFY_PUSH_SERVICES: "push.example",
   });
-  const ended = () => undefined;
-  const offer = { scope: "approve", confirm: async () => true, ended } as const;
-  const { code } = app.app.access.pairing.open(offer);
+  const { code } = app.app.access.pairing.open({
+    scope: "approve",
+    confirm: async () => true,
+    ended: () => undefined,
+  });
   const page = await browser.open(app.url, phone);
   const context = page.context();
   await context.grantPermissions(["notifications"], { origin: app.url.origin });

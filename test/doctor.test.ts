@@ -228,6 +228,13 @@ describe("doctor", () => {
     ]);
   });
 
+  test("takes the sources' own folder for what it is", async () => {
+    await using stack = new AsyncDisposableStack();
+    const home = await scratch(stack);
+    const { findings } = await doctor(home, { cwd: join(import.meta.dir, "..") });
+    expect(findings.find(({ what }) => what === "folder")).toMatchObject({ status: "ok" });
+  });
+
   test("lists the settings that cannot be, and the lines of keys that are refused", async () => {
     await using stack = new AsyncDisposableStack();
     const home = await scratch(stack);

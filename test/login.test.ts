@@ -263,6 +263,21 @@ describe("a token", () => {
   });
 });
 
+test("who has logged in, and from where, is in the list of devices", async () => {
+  await using app = await lockedApp();
+  const watcher = await enter(app, (await device(app, "full")).token);
+  const { id, token } = await device(app, "read");
+  const listed = async () => {
+    const { data } = await watcher.expect("device_list_response", "device_list");
+    return data.devices.find((one) => one.id === id);
+  };
+  expect(await listed()).toMatchObject({ last_seen: null, address: null, connected: false });
+  await enter(app, token);
+  const found = await listed();
+  expect(found).toMatchObject({ address: "127.0.0.1", connected: true });
+  expect(Date.parse(found?.last_seen ?? "")).toBeWithin(Date.now() - 60_000, Date.now() + 1);
+});
+
 describe("pairing", () => {
   const phone = lab.key("ecdsa", 256);
 

@@ -85,6 +85,7 @@ export class Authentication {
     const { identity } = this.byToken(token, { address });
     const device = this.device(identity, address);
     if (!device) throw new Fault("UNAUTHORIZED", "Cannot show that: this device was revoked");
+    this.#parts.devices.seen(device.id, address);
     return device.scope;
   }
 

@@ -15,7 +15,9 @@ function checkFolder({ cwd, config }: Patient): Finding[] {
   const there = suspicious.filter(
     (name) => existsSync(join(cwd, name)) && join(cwd, name) !== config.dataDir,
   );
-  if (there.length === 0) return [ok("folder", "nothing here would be taken for the server's own")];
+  const ownCheckout = cwd === join(import.meta.dir, "../..");
+  if (there.length === 0 || ownCheckout)
+    return [ok("folder", "nothing here would be taken for the server's own")];
   const fromSource = !Bun.main.startsWith("/$bunfs/");
   const list = there.join(", ");
   if (fromSource && there.includes("bunfig.toml"))

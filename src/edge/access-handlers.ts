@@ -65,7 +65,7 @@ function guest({ connection: { login } }: HandlerContext): Login {
 }
 
 function success(
-  { connection }: HandlerContext,
+  { access, connection }: HandlerContext,
   pass: Pass,
   proof: { server_mac?: string } = {},
 ): Reply {
@@ -73,5 +73,6 @@ function success(
   // It may have been shut out while its token was being saved.
   if (!device) throw new Fault("UNAUTHORIZED", "Cannot log in: this device was revoked");
   const { id, name, scope } = device;
+  access.devices.seen(id, connection.address);
   return { type: "auth_success", data: { device: { id, name, scope }, ...pass, ...proof } };
 }

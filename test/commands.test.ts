@@ -129,6 +129,20 @@ describe("with a running server", () => {
     });
   });
 
+  test("keys import says what is wrong with a file", async () => {
+    await using machine = await Machine.make();
+    const missing = await machine.run(["keys", "import", "/nowhere.pub"]);
+    expect(missing.code).toBe(1);
+    expect(missing.err).toContain("Cannot import /nowhere.pub: there is no such file");
+    const path = join(machine.home, "id_secret");
+    const begin = "-----BEGIN OPENSSH PRIVATE KEY-----";
+    await Bun.write(path, `${begin}\ncanary\n`);
+    const secret = await machine.run(["keys", "import", path]);
+    expect(secret.code).toBe(1);
+    expect(secret.err).toContain(`import ${path}.pub`);
+    expect(secret.err).not.toContain("canary");
+  });
+
   test("keys import takes all lines or none, and says which is wrong", async () => {
     await using machine = await Machine.make();
     await machine.serve();

@@ -17,7 +17,7 @@ export const keys: Command = {
       const result = await administer("keys.list", {}, from);
       print(from, result, () => list(result.keys));
     } else if (action === "import" && argument && more.length === 0) {
-      const text = readFileSync(argument === "-" ? 0 : argument, "utf8");
+      const text = publicKeys(argument);
       const result = await administer("keys.import", { text }, from);
       print(from, result, () =>
         [
@@ -37,6 +37,23 @@ export const keys: Command = {
     return 0;
   },
 };
+
+/** What somebody wants to let in. A private key is left where it is. */
+function publicKeys(path: string): string {
+  let text: string;
+  try {
+    text = readFileSync(path === "-" ? 0 : path, "utf8");
+  } catch (cause) {
+    const reason = cause instanceof Error && "code" in cause ? String(cause.code) : String(cause);
+    const why = { ENOENT: "there is no such file", EACCES: "it may not be read" }[reason];
+    throw new Error(`Cannot import ${path}: ${why ?? reason}`, { cause });
+  }
+  if (/-----BEGIN [A-Z ]*PRIVATE KEY-----/.test(text))
+    throw new Error(
+      `Cannot import ${path}: it is a private key, which nobody else should have; import ${path}.pub`,
+    );
+  return text;
+}
 
 /** A comment came from elsewhere, and must not steer the terminal. */
 const named = ({ fingerprint, comment }: KeySummary): string =>

@@ -286,3 +286,13 @@ test("text that is not UTF-8 costs nobody else anything", async () => {
   await raw.until(() => raw.received.length > 1);
   await other.expect("pong", "ping");
 });
+
+test("a field that is missing is named as that", async () => {
+  await using app = await testApp();
+  const client = await app.client();
+  expect((await refused(client, '{"type":"project_create","data":{}}')).data).toMatchObject({
+    code: "INVALID_MESSAGE",
+    message: "Cannot read project_create: path: it is missing",
+    details: { path: "path" },
+  });
+});

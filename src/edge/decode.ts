@@ -79,7 +79,10 @@ export function readMessage(envelope: Envelope): ClientMessage {
 function invalidData(type: string, issue: v.BaseIssue<unknown>): Fault {
   const path = v.getDotPath(issue) ?? "data";
   const unknownKey = issue.type === "strict_object" && issue.expected === "never";
-  const what = unknownKey ? `it has no field ${quote(path)}` : `${path}: ${issue.message}`;
+  const missing = issue.type === "strict_object" && issue.received === "undefined";
+  const what = unknownKey
+    ? `it has no field ${quote(path)}`
+    : `${path}: ${missing ? "it is missing" : issue.message}`;
   return new Fault("INVALID_MESSAGE", `Cannot read ${type}: ${what}`, { path });
 }
 

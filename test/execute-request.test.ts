@@ -47,8 +47,8 @@ describe("what the agent is started with", () => {
     const settings = { PA_CLAUDE_ALLOW_BYPASS: "true", PA_CLAUDE_ALLOW_MCP_CONFIG: "true" };
     await using app = await testApp({ ...settings, IS_SANDBOX: "1" });
     const client = await app.client();
-    const extra = await app.directory("extra dir");
-    const project_id = await client.create(await app.directory(), { trusted: true });
+    const extra = await app.directory("project/extra dir");
+    const project_id = await client.create(await app.directory("project"), { trusted: true });
     const options = {
       model: "claude-opus-4-8[1m]",
       permission_mode: "bypassPermissions",

@@ -1,7 +1,7 @@
 import type { Image, PermissionMode } from "../contract/agent-options.ts";
 import { Fault } from "../contract/errors.ts";
 import { exitFault } from "./agent-result.ts";
-import type { ResolvedOptions } from "./agent-request.ts";
+import { addedDirectory, type ResolvedOptions } from "./agent-request.ts";
 import type { Approvals } from "./approvals.ts";
 import type { Ledger } from "./ledger.ts";
 import { type Heard, Listener, type ListenerHooks } from "./listener.ts";
@@ -19,6 +19,8 @@ interface Live extends Heard, WarmAgent {
   readonly trusted: boolean;
   /** What it was started in. */
   readonly directory: Directory;
+  /** What it was given besides. */
+  readonly added: readonly string[];
   /** Those whose prompts it has taken since it last had nothing left to do for anybody. */
   readonly devices: Set<string>;
   /** It has served a prompt before this one. */
@@ -172,8 +174,11 @@ export class Conversation {
     const { trusted } = this.#ledger;
     const live = this.#live;
     const directory = this.#directory();
+    const added = this.#added(asked);
     const wanted = fingerprint({ asked, trusted, directory });
-    if (live && !live.closing && fingerprint(live) === wanted) {
+    // What it was given may not be trusted any more; what it was allowed since then it has.
+    const fits = live?.added.every((path) => added.includes(path)) && fingerprint(live) === wanted;
+    if (live && !live.closing && fits) {
       telemetry.count("warm_hits_total", {});
       warm.delete(live);
       live.timer?.[Symbol.dispose]();
@@ -186,23 +191,42 @@ export class Conversation {
       return undefined;
     }
     telemetry.count("warm_misses_total", {});
-    return this.#start(asked, directory);
+    return this.#start(asked, { directory, added });
   }
 
-  #start(asked: ResolvedOptions, directory: Directory): Live {
+  /** Throws INVALID_PATH for a directory that is asked for and may not be added, or not any more. */
+  #added({ options }: ResolvedOptions): string[] {
+    const added = (options.add_dirs ?? []).map((path) => this.#add(path));
+    for (const path of this.#ledger.status.remembered.directories) {
+      try {
+        added.push(this.#add(path));
+      } catch (error) {
+        if (!(error instanceof Fault)) throw error;
+        // The agent asks again, which says enough to whoever allowed it.
+        this.#log("warn", "a remembered directory is left out", { reason: error.code });
+      }
+    }
+    return added;
+  }
+
+  #add(path: string): string {
+    return addedDirectory(path, this.#ledger, this.#deps);
+  }
+
+  #start(asked: ResolvedOptions, place: Pick<Live, "directory" | "added">): Live {
     const { sessionId, fork, remembered } = this.#ledger.status;
     const { trusted } = this.#ledger;
     const { options } = asked;
     const agent = this.#deps.runner.start({
       projectId: this.#ledger.id,
-      cwd: directory.path,
+      cwd: place.directory.path,
       trusted,
       permissionMode: asked.permissionMode,
       model: asked.model,
       options: {
         ...options,
         allowed_tools: [...(options.allowed_tools ?? []), ...remembered.rules],
-        add_dirs: [...(options.add_dirs ?? []), ...remembered.directories],
+        add_dirs: [...place.added],
       },
       session: {
         id: sessionId ?? crypto.randomUUID(),
@@ -217,7 +241,7 @@ export class Conversation {
       gone,
       asked,
       trusted,
-      directory,
+      ...place,
       devices: new Set(),
       costUsd: 0,
       answered: false,

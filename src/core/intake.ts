@@ -174,7 +174,7 @@ export class Intake {
       permission_mode: options.permission_mode ?? permissionMode,
       model: options.model ?? model,
     };
-    return resolveOptions(asked, this.#ledger.path, this.#deps);
+    return resolveOptions(asked, this.#ledger, this.#deps);
   }
 
   #enqueue(entry: QueuedPrompt, project: Project): Accepted {

@@ -83,7 +83,12 @@ export class Ledger {
   }
 
   get trusted(): boolean {
-    return this.#status.trusted ?? this.#deps.runner.trusts(this.path);
+    return this.trusts(this.path);
+  }
+
+  /** Whether the directory, or one in it, is trusted: what a person has said here goes first. */
+  trusts(path: string): boolean {
+    return this.#status.trusted ?? this.#deps.runner.trusts(path);
   }
 
   /** The snapshot as JSON: a list of a hundred projects is asked for often and changes little. */

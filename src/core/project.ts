@@ -49,6 +49,8 @@ export interface ProjectDeps {
   readonly stats: ExecutionStats;
   readonly queue: Queue;
   readonly warm: Warm;
+  /** Whether what a directory brings along may take effect, by its project or the CLI's own record. */
+  readonly trusts: (path: string) => boolean;
   /** Called after every change that clients see without having joined. */
   readonly changed: (project: Project) => void;
 }
@@ -134,6 +136,17 @@ export class Project {
   /** Resolves once what was changed is on the disk, also what only the metadata holds. */
   async saved(): Promise<void> {
     await Promise.all([this.feed.log.sync(), this.#deps.store.save(this.metadata)]);
+  }
+
+  /** Whether a directory, this one or one in it, is trusted as what it was when that was said. */
+  trusts(path: string): boolean {
+    try {
+      this.#intake.directory();
+    } catch (error) {
+      if (!(error instanceof Fault)) throw error;
+      return false;
+    }
+    return this.#ledger.trusts(path);
   }
 
   /** Tells everybody when the directory has gone, or has come back. */

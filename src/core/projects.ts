@@ -22,13 +22,17 @@ export class Projects implements Iterable<Project> {
   readonly #problems: string[] = [];
   #draining = false;
 
-  constructor(deps: Omit<ProjectDeps, "changed" | "queue" | "warm">, publisher: Publisher) {
+  constructor(
+    deps: Omit<ProjectDeps, "changed" | "queue" | "trusts" | "warm">,
+    publisher: Publisher,
+  ) {
     this.#publisher = publisher;
     this.#queue = new Queue(deps);
     this.#deps = {
       ...deps,
       queue: this.#queue,
       warm: new Warm(deps.config.claudeMaxWarm, deps.telemetry),
+      trusts: (path) => this.#trusts(path),
       changed: (project) => this.#updated(project),
     };
     for (const metadata of deps.store.load()) this.#restore(metadata);
@@ -236,6 +240,14 @@ export class Projects implements Iterable<Project> {
           { path: other, project_id: id },
         );
     }
+  }
+
+  /** Whether a directory is trusted: a project's word for all that lies in it, else the CLI's record. */
+  #trusts(path: string): boolean {
+    const around = [...this.#byId.values()].find(
+      (project) => path === project.path || path.startsWith(`${project.path}/`),
+    );
+    return around ? around.trusts(path) : this.#deps.runner.trusts(path);
   }
 
   /** While the server goes down nobody is waited for who would have to answer the agent. */

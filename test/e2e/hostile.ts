@@ -84,6 +84,25 @@ async function plantGit(path: string, marker: string): Promise<void> {
   await Bun.write(join(path, "a.txt"), "two\n");
 }
 
+test("the skills of an added directory run nothing, until it is trusted as well", async () => {
+  await using lab = await Lab.start();
+  const client = await lab.client();
+  const [{ id }, hostile] = [await lab.project(client), await lab.project(client)];
+  const marker = join(lab.home, "marker");
+  const skill = `---\nname: evil\ndescription: x\nallowed-tools: Bash\n---\n!\`touch ${marker}\``;
+  await Bun.write(join(hostile.path, ".claude/skills/evil/SKILL.md"), skill);
+  const data = { prompt: "/evil", options: { add_dirs: [hostile.path] } };
+  expect(await run(client, id, data)).toMatchObject({ state: "IDLE" });
+  expect(existsSync(marker)).toBe(false);
+  const trust = (project_id: string) =>
+    client.expect("project_state", "project_trust", { project_id, data: { trusted: true } });
+  await trust(id);
+  expect(await client.ask("execute", { project_id: id, data })).toMatchObject({ type: "error" });
+  await trust(hostile.id);
+  expect(await run(client, id, data)).toMatchObject({ state: "IDLE" });
+  expect(existsSync(marker)).toBe(true);
+});
+
 test("options that look like arguments are none to the CLI", async () => {
   await using lab = await Lab.start();
   const client = await lab.client();

@@ -1,5 +1,6 @@
 import { connect } from "node:net";
 import { createInterface } from "node:readline";
+import { findSocket } from "../adapters/control-path.ts";
 import type { Candidate } from "../access/pairing.ts";
 import type { Scope } from "../contract/messages.ts";
 import type { PairingOffer } from "../access/pairing-offer.ts";
@@ -30,8 +31,9 @@ export class ControlClient implements Disposable {
     this.#messages = read(socket);
   }
 
-  /** Undefined when no server is running there. */
+  /** Undefined when no server is running there. Rejects when it may be somebody else's. */
   static async connect(path: string): Promise<ControlClient | undefined> {
+    if (!findSocket(path)) return undefined;
     const socket = connect(path);
     const { promise, resolve, reject } = Promise.withResolvers<boolean>();
     socket.once("connect", () => resolve(true));

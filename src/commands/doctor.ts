@@ -47,7 +47,7 @@ async function examine(
     if (!(error instanceof ConfigError)) throw error;
     return [fail("settings", error.message, "Mend them where they are; see config check")];
   }
-  const running = await serverOf(config, env);
+  const { running, problem } = await serverOf(config, env);
   const foreign = foreignFormat(config.dataDir);
   // What another version has written is not for this one to mend.
   const mend = fix && foreign === undefined;
@@ -57,16 +57,26 @@ async function examine(
     ...(foreign ? [fail("format", foreign.cause, foreign.remedy)] : []),
     ...checkStorage(patient),
     ...checkHistory(patient),
+    ...(problem ? [fail("local socket", problem, "Until then no command reaches a server")] : []),
     ...checkDoors(patient),
     ...checkNetwork(patient),
     ...checkSurroundings(patient),
   ];
 }
 
-/** The process of the server that answers for this data. */
-async function serverOf({ dataDir }: Config, env: Environment): Promise<number | undefined> {
-  using running = await ControlClient.connect(controlPath(dataDir, env));
-  return running && holderOf(dataDir);
+/** The process of the server that answers for this data, and why none can be asked. */
+async function serverOf(
+  { dataDir }: Config,
+  env: Environment,
+): Promise<{ running: number | undefined; problem?: string }> {
+  const holder = holderOf(dataDir);
+  try {
+    using server = await ControlClient.connect(controlPath(dataDir, env));
+    return { running: server && holder };
+  } catch (error) {
+    if (!(error instanceof Error)) throw error;
+    return { running: holder, problem: error.message };
+  }
 }
 
 const marks = { ok: "ok  ", warn: "!   ", fail: "FAIL" } as const;

@@ -1,6 +1,6 @@
 import { realpathSync } from "node:fs";
 import { join, resolve } from "node:path";
-import { controlPath } from "../adapters/control-path.ts";
+import { controlPath, findSocket } from "../adapters/control-path.ts";
 import { configPaths } from "../config.ts";
 import { KnownServers } from "../terminal/known-servers.ts";
 import { localServer } from "../terminal/local-server.ts";
@@ -26,7 +26,7 @@ export function doorOf({ flags, config, env }: Call): Door {
   if (url === undefined) {
     if (flags.has("identity") || flags.has("fingerprint"))
       throw new UsageError("Cannot use --identity or --fingerprint: they go with --url");
-    return localServer(controlPath(config.dataDir, env));
+    return localServer(controlPath(config.dataDir, env), findSocket);
   }
   const [folder = ""] = configPaths([], env);
   const address = URL.canParse(url) ? new URL(url) : undefined;

@@ -1,6 +1,7 @@
 import type { Server, WebSocketHandler } from "bun";
-import { chmodSync, mkdirSync, rmSync, statSync } from "node:fs";
+import { chmodSync, mkdirSync, rmSync } from "node:fs";
 import { dirname } from "node:path";
+import { isPrivate } from "../adapters/control-path.ts";
 
 /** Where callers of the local socket who were looked at become clients; see `Tunnel`. */
 export interface LocalDoor {
@@ -43,7 +44,6 @@ export function listenAt<Data>(
 /** A folder of the runtime directory's may have to be made; others' are refused. */
 export function prepareFolder(folder: string): void {
   mkdirSync(folder, { recursive: true, mode: 0o700 });
-  const { uid, mode } = statSync(folder);
-  if (uid !== process.getuid?.() || (mode & 0o077) !== 0)
+  if (!isPrivate(folder))
     throw new Error(`Cannot make the local socket: "${folder}" is not for this account alone`);
 }

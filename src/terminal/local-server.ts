@@ -1,4 +1,4 @@
-import { existsSync, mkdtempSync, rmSync, symlinkSync } from "node:fs";
+import { mkdtempSync, rmSync, symlinkSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type Door, opened, Unreachable } from "./wire.ts";
@@ -10,11 +10,14 @@ const nobody: AsyncIterable<never> = {
   },
 };
 
-/** The server of this machine, through its local socket. */
-export function localServer(path: string): Door {
+/**
+ * The server of this machine, through its local socket. `find` says whether there is one, and throws
+ * when it may be somebody else's.
+ */
+export function localServer(path: string, find: (path: string) => boolean): Door {
   return {
     async connect() {
-      if (!existsSync(path)) throw new Unreachable(absence);
+      if (!find(path)) throw new Unreachable(absence);
       using plain = plainPath(path);
       try {
         return await opened(new WebSocket(`ws+unix://${plain.path}:/ws`), "the local server");

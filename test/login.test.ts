@@ -1,11 +1,13 @@
 import { afterAll, describe, expect, test } from "bun:test";
+import { rmSync } from "node:fs";
 import { mkdir } from "node:fs/promises";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { loginText } from "../src/access/challenge.ts";
 import type { Scope } from "../src/contract/messages.ts";
 import { clientMessages } from "../src/contract/messages.ts";
 import { scratch, testApp, type TestApp } from "./support/app.ts";
 import { agentsOf } from "./support/agents.ts";
+import { Reader } from "./support/cli.ts";
 import type { Client, Frame } from "./support/client.ts";
 import { authorize, bindingOf, expectedMac, tryKey, tryPairing } from "./support/log-in.ts";
 import { opcodes, RawSocket } from "./support/raw-socket.ts";
@@ -498,6 +500,35 @@ describe("revoking a device", () => {
     const { data: list } = await full.expect("project_list_response", "project_list");
     expect(list.projects.map(({ state }) => state)).toEqual(["IDLE", "EXECUTING"]);
     await full.expect("project_state", "agent_kill", { project_id });
+  });
+
+  test("does not let it resume a session that was being looked up", async () => {
+    await using app = await lockedApp();
+    const full = await enter(app, (await device(app, "full", "owner")).token);
+    const { id, token } = await device(app, "full", "lost");
+    const lost = await enter(app, token);
+    const project_id = await full.create(await app.directory());
+    const { session_id } = await full.run(project_id, "say:hello");
+    await full.expect("session_reset", "agent_new_session", { project_id });
+    // The CLI's record of a terminal, which is not read to its end before this says so.
+    const record = join(app.home, ".claude", "sessions", "1.json");
+    await mkdir(dirname(record), { recursive: true });
+    expect(Bun.spawnSync(["mkfifo", record]).exitCode).toBe(0);
+    const script = `exec 3> '${record}'; echo read; read line`;
+    await using writer = Bun.spawn(["sh", "-c", script], { stdin: "pipe", stdout: "pipe" });
+    lost.send("session_resume", { project_id, data: { session_id } });
+    await new Reader(writer.stdout).until("read");
+    await full.expect("device_revoked", "device_revoke", { data: { device_id: id } });
+    rmSync(record);
+    await writer.stdin.end();
+    await writer.exited;
+    // Nothing may begin before the session is found or not.
+    let reply;
+    do reply = await full.ask("execute", { project_id, data: { prompt: "say:mine" } });
+    while (reply.type === "error");
+    const state = await full.settled(project_id, Number(Object(reply.data).last_seq));
+    expect(state.session_id).toBeString();
+    expect(state.session_id).not.toBe(session_id);
   });
 
   test.if(canMount())(

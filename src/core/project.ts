@@ -1,6 +1,7 @@
 import type { PermissionMode } from "../contract/agent-options.ts";
 import { Fault } from "../contract/errors.ts";
 import type {
+  Actor,
   ExecutionStatus,
   PermissionRequest,
   ProjectState,
@@ -248,10 +249,17 @@ export class Project {
     return await this.#deps.sessions.list(this.path, limit);
   }
 
-  /** Goes on with one of those sessions, or with a copy of it. */
-  async resumeSession(sessionId: string, fork: boolean): Promise<ProjectState> {
+  /** Goes on with one of those sessions, or with a copy of it, for a device. */
+  async resumeSession(
+    sessionId: string,
+    fork: boolean,
+    device: Actor | null,
+  ): Promise<ProjectState> {
     this.#refuseActive("resume a session");
     const session = await this.#lookUp(sessionId);
+    // It took a while, in which the device may have been shut out.
+    if (device && !this.#deps.admits(device.id))
+      throw new Fault("UNAUTHORIZED", "Cannot resume the session: this device was revoked");
     this.#refuseActive("resume a session");
     if (!session)
       throw new Fault(

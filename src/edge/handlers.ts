@@ -195,9 +195,9 @@ export const handlers: Handlers = {
     return { type: "session_list_response", data: { sessions } };
   },
 
-  async session_resume({ project_id, data }, { projects }) {
+  async session_resume({ project_id, data }, { connection, projects }) {
     const project = projects.get(project_id);
-    const state = await project.resumeSession(data.session_id, data.fork);
+    const state = await project.resumeSession(data.session_id, data.fork, connection.actor);
     await project.saved();
     return { type: "project_state", data: state };
   },

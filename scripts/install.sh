@@ -4,8 +4,10 @@
 #
 #   scripts/install.sh FROM [FOLDER]
 #
-# FROM is where the programs and SHA256SUMS are: a folder, such as dist/, or an address. FOLDER is
-# where it goes, ~/.local/bin if left out. Exit codes: 0 done, 1 it could not be done, 2 wrong call.
+# FROM is where the programs and SHA256SUMS are: a folder, such as dist/, or an https address, for
+# which curl is needed. The checksum comes from there as well: it tells a damaged program from a whole
+# one, and only TLS tells a forged one. FOLDER is where it goes, ~/.local/bin if left out.
+# Exit codes: 0 done, 1 it could not be done, 2 wrong call.
 set -eu
 
 fail() {
@@ -34,22 +36,29 @@ if [ "$system" = linux ] && ls /lib/ld-musl-* >/dev/null 2>&1 && ! ls /lib*/ld-l
 fi
 program=pocket-agent-$system-$cpu$libc
 
+case $from in
+http://*@*) fail "$from is an address without TLS; take it by https" ;;
+http://localhost | http://localhost[:/]* | http://127.0.0.1 | http://127.0.0.1[:/]*) ;;
+http://*) fail "$from is an address without TLS; take it by https" ;;
+esac
+
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 trap 'exit 1' INT TERM
 
+# download NAME OPTION...: gets a file by curl, which can be held to a protocol on its way.
+download() {
+  name=$1
+  shift
+  command -v curl >/dev/null || fail "curl is not here"
+  curl --fail --silent --show-error "$@" --output "$work/$name" "$from/$name" || fail "$from/$name cannot be had"
+}
+
 # fetch NAME: gets a file from where the programs are.
 fetch() {
   case $from in
-  http://* | https://*)
-    if command -v curl >/dev/null; then
-      curl --fail --silent --show-error --location --output "$work/$1" "$from/$1" || fail "$from/$1 cannot be had"
-    elif command -v wget >/dev/null; then
-      wget -q -O "$work/$1" "$from/$1" || fail "$from/$1 cannot be had"
-    else
-      fail "neither curl nor wget is here"
-    fi
-    ;;
+  https://*) download "$1" --proto '=https' --location ;;
+  http://*) download "$1" --proto '=http' ;;
   *) cp "$from/$1" "$work/$1" 2>/dev/null || fail "there is no $from/$1" ;;
   esac
 }

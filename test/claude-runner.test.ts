@@ -60,6 +60,25 @@ describe("findProgram", () => {
     }
   });
 
+  test.if(process.getuid?.() === 0)(
+    "passes over directories of a group that somebody else is in, or nobody knows",
+    async () => {
+      await using lab = new ClaudeLab();
+      const searchPath = withDirs(lab, "a");
+      const directory = join(lab.dir, "a");
+      const nobodys = Number(Bun.spawnSync(["id", "-g", "nobody"]).stdout.toString());
+      const find = (gid: number, mode: number) => {
+        chownSync(directory, 0, gid);
+        chmodSync(directory, mode);
+        return findProgram("tool", { searchPath, project: null });
+      };
+      expect(find(0, 0o775)).toBeDefined();
+      expect(find(nobodys, 0o755)).toBeDefined();
+      expect(find(nobodys, 0o2775)).toBeUndefined();
+      expect(find(54_321, 0o775)).toBeUndefined();
+    },
+  );
+
   test("passes over a directory of that name and files nobody may execute", async () => {
     await using lab = new ClaudeLab();
     const searchPath = withDirs(lab, "a", "b", "c");

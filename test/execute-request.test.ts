@@ -1,7 +1,8 @@
-import { join } from "node:path";
 import { describe, expect, test } from "bun:test";
+import { chmodSync, mkdirSync, symlinkSync } from "node:fs";
+import { join } from "node:path";
 import { AgentLog } from "./support/agent-log.ts";
-import { testApp } from "./support/app.ts";
+import { scratch, testApp } from "./support/app.ts";
 import type { Client } from "./support/client.ts";
 
 const always = [
@@ -170,6 +171,23 @@ describe("what is refused changes nothing", () => {
     const refused = await client.ask("execute", { project_id, data: { prompt: "hi" } });
     expect(refused).toMatchObject({ type: "error", data: { code: "CLAUDE_NOT_FOUND" } });
     expect(JSON.stringify(refused)).toContain("npm install -g @anthropic-ai/claude-code");
+    await expectUntouched(client, project_id);
+  });
+
+  test("a program that others could replace is CLAUDE_NOT_FOUND, and what to do about it", async () => {
+    await using stack = new AsyncDisposableStack();
+    const home = await scratch(stack);
+    const tools = join(home, "tools");
+    mkdirSync(tools);
+    symlinkSync(join(import.meta.dir, "support", "fake-claude.ts"), join(tools, "claude"));
+    chmodSync(tools, 0o777);
+    const settings = { PA_CLAUDE_BINARY: "claude", PATH: tools, SHELL: "/bin/false" };
+    const app = stack.use(await testApp(settings, { home }));
+    const client = await app.client();
+    const project_id = await client.create(await app.directory());
+    const refused = await client.ask("execute", { project_id, data: { prompt: "hi" } });
+    expect(refused).toMatchObject({ type: "error", data: { code: "CLAUDE_NOT_FOUND" } });
+    expect(JSON.stringify(refused)).toContain("in a folder that others may write to");
     await expectUntouched(client, project_id);
   });
 

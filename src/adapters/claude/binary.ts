@@ -3,6 +3,7 @@ import { delimiter, isAbsolute, join, sep } from "node:path";
 import { Fault } from "../../contract/errors.ts";
 import type { Telemetry } from "../../core/ports.ts";
 import type { Inquiries } from "./inquiry.ts";
+import { isPrivateGroup } from "./private-group.ts";
 
 const versionLine = /^(\d+)\.(\d+)\.(\d+) \(Claude Code\)/;
 const oldestThatWorks = "2.0.0";
@@ -52,8 +53,9 @@ export class Binary {
    * it; a version that is not known yet counts as good.
    */
   locate(project: string | null): Program | Fault {
-    const program = findProgram(this.#name, { searchPath: this.#searchPath, project });
-    if (!program) return new Fault("CLAUDE_NOT_FOUND", notFound(this.#name));
+    const where = { searchPath: this.#searchPath, project };
+    const program = findProgram(this.#name, where);
+    if (!program) return new Fault("CLAUDE_NOT_FOUND", notFound(this.#name, where));
     const version = this.#inspect(program).known;
     if (typeof version !== "string" || !isOlder(version, oldestThatWorks)) return program;
     return new Fault("CLAUDE_NOT_FOUND", tooOld(version), { version });
@@ -115,19 +117,24 @@ export class Binary {
  * An absolute path as it is; a name in the directories of `searchPath`, but not in those that the
  * project, or another user, could have put a program into.
  */
-export function findProgram(
-  name: string,
-  where: { readonly searchPath: string; readonly project: string | null },
-): Program | undefined {
+export function findProgram(name: string, where: Where): Program | undefined {
   if (isAbsolute(name)) return identify(name);
   if (name.includes(sep)) return undefined;
-  for (const directory of where.searchPath.split(delimiter)) {
-    if (!isAbsolute(directory) || !isSafe(directory, where.project)) continue;
-    const program = identify(join(directory, name));
+  for (const directory of directoriesOf(where)) {
+    const program = isSafe(directory, where.project) && identify(join(directory, name));
     if (program) return program;
   }
   return undefined;
 }
+
+/** Where a name is looked up, and for which project. */
+interface Where {
+  readonly searchPath: string;
+  readonly project: string | null;
+}
+
+const directoriesOf = ({ searchPath }: Where): string[] =>
+  searchPath.split(delimiter).filter((directory) => isAbsolute(directory));
 
 /** Whether the first of two versions is the lower one. */
 function isOlder(version: string, than: string): boolean {
@@ -149,18 +156,23 @@ function identify(path: string): Program | undefined {
 function isSafe(directory: string, project: string | null): boolean {
   try {
     const real = realpathSync(directory);
-    const { uid, mode } = statSync(real);
+    const { uid, gid, mode } = statSync(real);
     const ours = uid === 0 || uid === process.getuid?.();
+    const shared = (mode & 0o002) !== 0 || ((mode & 0o020) !== 0 && !isPrivateGroup(gid));
     const inProject =
       project !== null && `${real}${sep}`.startsWith(`${realpathSync(project)}${sep}`);
-    return ours && (mode & 0o002) === 0 && !inProject;
+    return ours && !shared && !inProject;
   } catch {
     // Many a PATH names directories that are not there.
     return false;
   }
 }
 
-function notFound(name: string): string {
+function notFound(name: string, where: Where): string {
+  if (
+    directoriesOf(where).some((directory) => !name.includes(sep) && identify(join(directory, name)))
+  )
+    return "Cannot start claude: the one in PATH is in a folder that others may write to, or in the project (make the folder yours alone with chmod go-w, or set claude.binary to its path)";
   const cause =
     isAbsolute(name) || !name.includes(sep) ? "it is not installed" : "it is a relative path";
   return `Cannot start claude: ${cause} (install it with "${installation}", or set claude.binary to its path)`;

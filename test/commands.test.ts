@@ -155,6 +155,24 @@ describe("with a running server", () => {
     expect(await machine.json("keys")).toEqual({ keys: [] });
   });
 
+  test("no more than the name of the hash is nobody's fingerprint, though there is only one", async () => {
+    await using machine = await Machine.make();
+    await machine.serve();
+    await machine.run(["keys", "import", "-"], { input: laptop.line });
+    const said = [
+      ["devices", "revoke", "SHA256:"],
+      ["devices", "rename", "SHA256:", "mine"],
+      ["keys", "remove", "SHA256:"],
+    ];
+    for (const argv of said)
+      expect(await machine.run(argv)).toMatchObject({
+        code: 1,
+        err: expect.stringMatching(/^Cannot (find the device: none|remove the key: none)/),
+      });
+    const { keys } = await machine.json("keys");
+    expect(keys).toMatchObject([{ fingerprint: laptop.fingerprint, revoked: false }]);
+  });
+
   test("certs show has the fingerprint of hello; renew keeps it, for the next start", async () => {
     await using machine = await Machine.make();
     const server = await machine.serve();

@@ -132,9 +132,7 @@ export const handlers: Handlers = {
   },
 
   async "keys.remove"({ fingerprint }, { access, revoke }) {
-    const found = access.keys
-      .lines()
-      .filter(({ key }) => key.fingerprint.replace("SHA256:", "").startsWith(short(fingerprint)));
+    const found = access.keys.lines().filter(({ key }) => begins(key.fingerprint, fingerprint));
     const [first] = found;
     if (!first || found.some(({ key }) => key.fingerprint !== first.key.fingerprint))
       throw refuse(
@@ -172,7 +170,7 @@ function find(text: string, { access, connected }: AdministrationParts): DeviceS
   const exact = all.find(({ id }) => id === text);
   if (exact) return summary(exact, connected(exact.id));
   const named = all.filter(({ name: called }) => called === text);
-  const begun = all.filter(({ id }) => id.replace("SHA256:", "").startsWith(short(text)));
+  const begun = all.filter(({ id }) => begins(id, text));
   const matches = named.length > 0 ? named : begun;
   const [found] = matches;
   if (!found) throw refuse(`Cannot find the device: none is called "${text}", or begins with it`);
@@ -208,6 +206,9 @@ function shown({ certificate, serverId }: Access, config: Config): CertificateSu
 }
 
 const readKeys = (path: string): string => readOwned(path)?.toString() ?? "";
+/** Whether an id begins with a text that says more than how it was made. */
+const begins = (id: string, text: string): boolean =>
+  short(text) !== "" && short(id).startsWith(short(text));
 const short = (text: string): string => text.replace("SHA256:", "");
 const refuse = (message: string): Fault => new Fault("INVALID_MESSAGE", message);
 

@@ -339,7 +339,32 @@ describe("an agent", () => {
     const audit = await Bun.file(join(machine.data, "audit.jsonl")).text();
     expect(audit).toContain('"event":"refusal"');
   });
+
+  test("does not fill the audit log by asking again and again", async () => {
+    await using machine = await Machine.make();
+    await machine.serve();
+    const script = knocking(controlPath(machine.data, {}), 200);
+    const child = Bun.spawn(["python3", "-c", script], { env: marked, stdout: "pipe" });
+    expect(await child.stdout.text()).toBe("200 refusals\n");
+    const audit = await Bun.file(join(machine.data, "audit.jsonl")).text();
+    const noted = audit.split("\n").filter((line) => line.includes('"event":"refusal"'));
+    expect(noted.length).toBeGreaterThanOrEqual(20);
+    expect(noted.length).toBeLessThan(100);
+  });
 });
+
+/** A program that asks one time after the other, and counts how often it is told that it may not. */
+const knocking = (path: string, times: number) => `
+import socket
+refused = 0
+for _ in range(${times}):
+    s = socket.socket(socket.AF_UNIX)
+    s.connect(${JSON.stringify(path)})
+    s.sendall(b'{"operation":"devices.list","input":{}}\\n')
+    refused += b"for an agent" in s.recv(4096)
+    s.close()
+print(refused, "refusals")
+`;
 
 /** A socket that a child connects, which is gone before the server looks who it was. */
 const gone = (path: string, pid: number) => `

@@ -13,6 +13,7 @@ import { type Scope, scopes } from "../contract/messages.ts";
 import type { Config } from "../contract/options.ts";
 import type { Clock, Telemetry } from "../core/ports.ts";
 import type { Projects } from "../core/projects.ts";
+import { RateLimit } from "../core/rate-limit.ts";
 import type { ConnectedClients } from "./clients.ts";
 import type { Revoke } from "./handlers.ts";
 import { type LocalDoor, prepareFolder } from "./local-door.ts";
@@ -84,11 +85,14 @@ const confirmWithinMs = 120_000;
 export class Control implements Disposable {
   readonly #parts: ControlParts;
   readonly #listener: UnixSocketListener<Caller | undefined>;
+  /** As many are noted as of a client: an agent must not be able to fill the disk. */
+  readonly #refusals: RateLimit;
   #callers = 0;
 
   /** Listens at `path`, whose data directory is locked: what is there is left from a crash. */
   constructor(parts: ControlParts) {
     this.#parts = parts;
+    this.#refusals = new RateLimit(parts.clock, 1, 20);
     const { path } = parts;
     prepareFolder(dirname(path));
     rmSync(path, { force: true });
@@ -134,7 +138,7 @@ export class Control implements Disposable {
     if (this.#callers > maxCallers) return "Cannot take more callers at a time";
     if (pid !== undefined && !isAgents(pid)) return undefined;
     const reason = "the local socket is not for agents";
-    this.#parts.access.audit.record("refusal", { reason, pid });
+    if (this.#refusals.take() === 0) this.#parts.access.audit.record("refusal", { reason, pid });
     return pid === undefined
       ? "Cannot tell which program is asking"
       : "Cannot do that for an agent, or for anything that an agent has started";

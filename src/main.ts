@@ -17,6 +17,7 @@ import { service } from "./commands/service.ts";
 import { token } from "./commands/token.ts";
 import { version, versionText } from "./commands/version.ts";
 import { help } from "./config.ts";
+import { visible } from "./terminal/visible.ts";
 
 const commands: Readonly<Record<string, Command>> = {
   serve,
@@ -73,7 +74,8 @@ const flushed = (stream: NodeJS.WriteStream) =>
 
 void main(process.argv.slice(2))
   .catch((error: unknown) => {
-    console.error(error instanceof Error ? error.message : error);
+    // A server's words may be in it.
+    console.error(visible(error instanceof Error ? error.message : String(error)));
     return error instanceof ConfigError || error instanceof UsageError ? 2 : 1;
   })
   .then(async (code) => {

@@ -27,6 +27,7 @@ describe("cleanEnvironment", () => {
       "CLAUDE_CODE_SESSION_ID",
       "CLAUDE_CODE_ENTRYPOINT",
       "POCKET_AGENT_RUN",
+      "POCKET_AGENT_TOKEN",
     ];
     const environment = Object.fromEntries(names.map((name) => [name, "x"]));
     const extraEnv = names.map((name) => `${name}=y`);

@@ -83,7 +83,7 @@ test("a request is shown whole, and y, n and a answer it", async () => {
   const { screen, client } = at;
   const command = `first ${"x".repeat(300)} last`;
   send(screen, `tool:Bash:${JSON.stringify({ command, why: "a reason" })}`);
-  await screen.until("y allows, n refuses, a allows for this session");
+  await screen.until(/y allows, n refuses, a allows for this session: \w+\(/);
   expect(screen.text).toContain(`command: ${command}`);
   expect(screen.text).toContain("why: a reason");
   expect(screen.colours).toMatch(/\^\[31m[^\n]*needs you/);

@@ -102,6 +102,53 @@ test("a server is not trusted with another key than the given one, and nothing i
   expect(server.lines.some(({ text }) => text === "connected")).toBe(false);
 });
 
+test.each([
+  ["as it is", {}],
+  ["where certificates are not to be checked", { NODE_TLS_REJECT_UNAUTHORIZED: "0" }],
+])(
+  "whoever takes the place of the server after its certificate was seen hears nothing, %s",
+  async (_, env) => {
+    await using server = await testApp(secured);
+    await letIn(server);
+    const { home, path, fingerprint } = await traveller(server);
+    let seen = 0;
+    let evilPort = "";
+    using between = Bun.listen<{ other: Promise<Bun.Socket> }>({
+      hostname: "127.0.0.1",
+      port: 0,
+      socket: {
+        open(near) {
+          seen += 1;
+          const port = seen === 1 ? server.url.port : evilPort;
+          const data = (_socket: Bun.Socket, chunk: Buffer) => void near.write(chunk);
+          const close = () => void near.end();
+          const other = Bun.connect({
+            hostname: "127.0.0.1",
+            port: Number(port),
+            socket: { data, close },
+          });
+          near.data = { other };
+        },
+        data: ({ data: { other } }, chunk) =>
+          void other.then((far) => far.write(Buffer.from(chunk))),
+        close: ({ data: { other } }) => void other.then((far) => far.end()),
+      },
+    });
+    const names = { PA_SERVER_ALLOWED_HOSTS: `127.0.0.1:${between.port}` };
+    await using evil = await testApp({ ...secured, ...names });
+    evilPort = evil.url.port;
+    const url = `wss://127.0.0.1:${between.port}`;
+    const argv = ["run", path, "say:secret", "--url", url, "--identity", laptop.path];
+    const child = spawnCommand([...argv, "--fingerprint", fingerprint], { home, env });
+    while (seen < 3 && child.exitCode === null) await Bun.sleep(10);
+    expect(seen).toBeGreaterThan(1);
+    child.kill("SIGKILL");
+    await child.exited;
+    for (const app of [server, evil])
+      expect(app.lines.some(({ text }) => text === "connected")).toBe(false);
+  },
+);
+
 test("an unknown server is refused where nobody can be asked, with the flag that lets it pass", async () => {
   await using server = await testApp(secured);
   const { home, url, path, fingerprint } = await traveller(server);

@@ -38,6 +38,8 @@ export class Outbox {
   /** Ends the pause before the next attempt, which is not made then. */
   #endPause: (() => void) | undefined;
   #closing = false;
+  /** Whether something was dropped since the last one was taken: said once, and counted each time. */
+  #dropping = false;
   #work: Promise<void> | undefined;
 
   constructor(target: Target, deps: OutboxDeps) {
@@ -125,7 +127,8 @@ export class Outbox {
   #drop(reason: string): void {
     const dropped = this.#waiting.shift();
     if (!dropped) return;
-    this.#complain(dropped, { reason, attempts: 0 });
+    if (!this.#dropping) this.#complain(dropped, { reason, attempts: 0 });
+    this.#dropping = true;
     this.#count("dropped");
   }
 
@@ -137,6 +140,7 @@ export class Outbox {
 
   #count(outcome: Outcome): void {
     const { channel } = this.#target;
+    if (outcome === "sent") this.#dropping = false;
     this.#deps.telemetry.count("notifications_total", { channel, outcome });
   }
 }

@@ -2,7 +2,7 @@ import * as v from "valibot";
 import type { PermissionRequest } from "../contract/messages.ts";
 import type { Key } from "./keyboard.ts";
 import { LineEditor } from "./line-editor.ts";
-import { requestText } from "./narration.ts";
+import { fieldTexts, requestText } from "./narration.ts";
 import { inline, visible } from "./visible.ts";
 
 /** What `permission_response` takes. */
@@ -23,6 +23,15 @@ const questions = v.array(
     ),
   }),
 );
+/** The suggestions that a server applies: no others are offered. */
+const remembered = v.looseObject({
+  type: v.picklist(["addRules", "addDirectories"]),
+  rules: v.optional(
+    v.array(v.looseObject({ toolName: v.string(), ruleContent: v.optional(v.string()) })),
+    [],
+  ),
+  directories: v.optional(v.array(v.string()), []),
+});
 type Question = v.InferOutput<typeof questions>[number];
 
 /** Something that the agent asks, and what each key makes of it. */
@@ -45,8 +54,9 @@ export class Inquiry {
     const { kind, input } = this.request;
     const question = this.#question;
     if (question) return questionText(question);
-    if (kind === "plan" && typeof input["plan"] === "string")
-      return `? The agent has a plan:\n${visible(input["plan"])}`;
+    const { plan, ...rest } = input;
+    if (kind === "plan" && typeof plan === "string")
+      return [`? The agent has a plan:`, visible(plan), ...fieldTexts(rest)].join("\n");
     return requestText(this.request);
   }
 
@@ -55,7 +65,7 @@ export class Inquiry {
     const question = this.#question;
     if (this.#words) return "Enter answers, Esc goes back";
     if (!question)
-      return `y allows, n refuses${this.#canRemember ? ", a allows for this session" : ""}`;
+      return `y allows, n refuses${this.#rules ? `, a allows for this session: ${this.#rules}` : ""}`;
     const numbers = question.options.length > 0 ? `1-${question.options.length}` : "";
     if (question.multiSelect) {
       const chosen = [...this.#chosen].map((at) => at + 1).toSorted((a, b) => a - b);
@@ -76,7 +86,7 @@ export class Inquiry {
     if (key.text === "n") return { permission_id, decision: "deny" };
     if (this.#question) return this.#choose(this.#question, key);
     if (key.text === "y") return { permission_id, decision: "allow" };
-    if (key.text === "a" && this.#canRemember)
+    if (key.text === "a" && this.#rules)
       return { permission_id, decision: "allow", remember: true };
     return undefined;
   }
@@ -85,8 +95,18 @@ export class Inquiry {
     return this.#questions[this.#at];
   }
 
-  get #canRemember(): boolean {
-    return this.request.kind === "tool" && (this.request.suggestions ?? []).length > 0;
+  /** What would be allowed from then on; empty if there is nothing. */
+  get #rules(): string {
+    if (this.request.kind !== "tool") return "";
+    const texts = (this.request.suggestions ?? []).flatMap((suggestion) => {
+      const { output, success } = v.safeParse(remembered, suggestion);
+      if (!success) return [];
+      const rules = output.rules.map(({ toolName: tool, ruleContent: content }) =>
+        content === undefined ? tool : `${tool}(${content})`,
+      );
+      return [...rules, ...output.directories];
+    });
+    return texts.map(inline).join(", ");
   }
 
   #type(words: LineEditor, key: Key): Answer | undefined {

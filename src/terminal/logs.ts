@@ -79,7 +79,7 @@ class Printer {
   }
 
   #text(record: Record): string {
-    const time = record.timestamp.slice(0, 19).replace("T", " ");
+    const time = inline(record.timestamp.slice(0, 19).replace("T", " "));
     return this.#transcript
       .take(frameOf(record))
       .map((piece) => ("words" in piece ? piece.words.trimEnd() : toned(this.#paint, piece)))

@@ -38,7 +38,8 @@ const narrators: Narrators = {
     tone: "prompt",
     text: `> ${visible(prompt)}${by(device)}`,
   }),
-  execution_queued: ({ position }) => notice(`Waits its turn at position ${position}`),
+  execution_queued: ({ position }) =>
+    notice(`Waits its turn at position ${inline(String(position))}`),
   execution_cancelled: ({ reason = "taken back" }) => notice(`Will not run: ${inline(reason)}`),
   permission_request: ({ tool_name, input }) => ({
     tone: "ask",
@@ -92,14 +93,18 @@ export function requestText({
 }: PermissionRequest): string {
   const name =
     display_name && display_name !== tool_name ? `${display_name} (${tool_name})` : tool_name;
-  const fields = Object.entries(input).map(([key, value]) => {
+  return [
+    `? ${inline(name)} wants to run${description ? `: ${inline(description)}` : ""}`,
+    ...fieldTexts(input),
+  ].join("\n");
+}
+
+/** Each field of an input, the whole of it. */
+export function fieldTexts(input: Readonly<Record<string, unknown>>): string[] {
+  return Object.entries(input).map(([key, value]) => {
     const text = typeof value === "string" ? visible(value) : inline(JSON.stringify(value));
     return `  ${inline(key)}: ${text.replaceAll("\n", "\n    ")}`;
   });
-  return [
-    `? ${inline(name)} wants to run${description ? `: ${inline(description)}` : ""}`,
-    ...fields,
-  ].join("\n");
 }
 
 function by(device: { readonly name: string } | null | undefined): string {

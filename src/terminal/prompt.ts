@@ -24,7 +24,7 @@ export function footerOf(parts: PromptParts): Footer {
   const [word, colour] = stateOf(parts);
   const name = inline(project.path.split("/").at(-1) ?? "");
   const waiting = project.queued > 0 ? ` | ${project.queued} queued` : "";
-  const status = `${word} | ${project.permission_mode}${waiting} | ${name}`;
+  const status = `${word} | ${inline(project.permission_mode)}${waiting} | ${name}`;
   const above = [cut(status, columns), ...(inquiry ? wrap(inquiry.hint, columns) : [])];
   const colours = above.map((row) => paint(colour, row));
   if (!line) return { rows: colours, cursor: endOf(above) };

@@ -38,6 +38,8 @@ export function remoteServer(options: RemoteOptions): Door {
       const tls = {
         ca: certificate.toString(),
         allowPartialTrustChain: true,
+        // Said, because NODE_TLS_REJECT_UNAUTHORIZED in the environment would turn it off.
+        rejectUnauthorized: true,
         checkServerIdentity: (_: string, { raw }: { raw: Buffer }) =>
           fingerprintOf(raw) === shown ? undefined : new Error("another key"),
       };

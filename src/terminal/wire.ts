@@ -131,8 +131,8 @@ export class Wire implements Disposable {
 
   #take(text: string): void {
     this.#heardAt = performance.now();
-    // The one cast: this is what the server's contract says that it sends.
-    const frame = JSON.parse(text) as Frame;
+    const frame = frameOf(text);
+    if (!frame) return this.#socket.close(4400, "that is no message");
     if (frame.type === "hello") this.#hello.resolve(frame.data);
     this.#hear(frame);
     const { request_id } = frame;
@@ -161,4 +161,18 @@ export async function opened(socket: WebSocket, name: string): Promise<WebSocket
     reject(new Unreachable(`Cannot connect to ${name}: ${reason}`)),
   );
   return await promise;
+}
+
+/** A message with a type and data; undefined for what is none. Whose fields are what is not looked at. */
+function frameOf(text: string): Frame | undefined {
+  let value: unknown;
+  try {
+    value = JSON.parse(text);
+  } catch {
+    return undefined;
+  }
+  const { type, data } = Object(value) as Partial<Frame>;
+  const fits = typeof type === "string" && typeof data === "object" && data !== null;
+  // The one cast: this is what the server's contract says that it sends.
+  return fits ? (value as Frame) : undefined;
 }

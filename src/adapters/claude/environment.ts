@@ -14,6 +14,8 @@ const removedNames: ReadonlySet<string> = new Set([
   "NOTIFY_SOCKET",
   "WATCHDOG_PID",
   "WATCHDOG_USEC",
+  // Logs somebody in at a server: the terminal client's.
+  "POCKET_AGENT_TOKEN",
   markerName,
 ]);
 const removedPrefixes = ["PA_", "BUN_", "LD_", "DYLD_"];

@@ -56,7 +56,8 @@ async function examine(
     ...(await checkAgent(patient)),
     ...(foreign ? [fail("format", foreign.cause, foreign.remedy)] : []),
     ...checkStorage(patient),
-    ...checkHistory(patient),
+    // A server that cannot be asked may have it open.
+    ...checkHistory(problem ? { ...patient, fix: false } : patient),
     ...(problem ? [fail("local socket", problem, "Until then no command reaches a server")] : []),
     ...checkDoors(patient),
     ...checkNetwork(patient),
@@ -69,13 +70,12 @@ async function serverOf(
   { dataDir }: Config,
   env: Environment,
 ): Promise<{ running: number | undefined; problem?: string }> {
-  const holder = holderOf(dataDir);
   try {
     using server = await ControlClient.connect(controlPath(dataDir, env));
-    return { running: server && holder };
+    return { running: server && holderOf(dataDir) };
   } catch (error) {
     if (!(error instanceof Error)) throw error;
-    return { running: holder, problem: error.message };
+    return { running: undefined, problem: error.message };
   }
 }
 

@@ -39,6 +39,31 @@ test("a client that offers pocket-agent.v1 gets it selected, and one that offers
   expect(await offers()).toEqual([101, undefined]);
   expect(await offers("pocket-agent.v1")).toEqual([101, "pocket-agent.v1"]);
   expect(await offers("pocket-agent.v2, pocket-agent.v1")).toEqual([101, "pocket-agent.v1"]);
+  // Nobody here speaks those.
+  for (const others of ["x", "x, y", "POCKET-AGENT.v1", "POCKET-AGENT.v9"])
+    expect(await offers(others)).toEqual([101, undefined]);
+  expect(await offers("x, pocket-agent.v1")).toEqual([101, "pocket-agent.v1"]);
+});
+
+test("a client gets in at /ws, and by no other spelling of it", async () => {
+  await using app = await testApp();
+  const status = async (path: string) => {
+    using raw = await RawSocket.open(app.url, { path });
+    return raw.status;
+  };
+  expect([await status("/ws"), await status("/ws?a=b")]).toEqual([101, 101]);
+  const others = [
+    "/x/../ws",
+    "/./ws",
+    "//ws",
+    "/ws/",
+    "/WS",
+    "/%77s",
+    "/x/%2e%2e/ws",
+    "/x\\..\\ws",
+  ];
+  for (const path of [...others, "/ws#a", `${app.url.origin}/x/../ws`])
+    expect([path, await status(path)]).toEqual([path, 404]);
 });
 
 test("a client that offers only unknown versions is refused with the one that is served", async () => {

@@ -123,6 +123,8 @@ export class EdgeServer implements Publisher, AsyncDisposable {
         reusePort: false,
         maxRequestBodySize: 64 * 1024,
         ...(tls && { tls }),
+        // As it was written: `fetch` is told a path only after its dots have been resolved.
+        routes: { "/ws": (request, server) => this.#connect(request, server) },
         fetch: (request, server) => this.#fetch(request, server),
         websocket: this.#websocket(),
       });
@@ -133,17 +135,27 @@ export class EdgeServer implements Publisher, AsyncDisposable {
     }
   }
 
-  #fetch(request: Request, server: Server<SocketData>): Response | Promise<Response> | undefined {
+  /** Where a request comes from, or why nobody is answered who asks like that. */
+  #admit(request: Request, server: Server<SocketData>): string | Response {
     const stranger = this.#admission.refusal(request);
-    if (stranger) {
-      const reason = stranger.status === 421 ? "host" : "origin";
-      this.#options.telemetry.count("connections_refused_total", { reason });
-      return stranger;
+    if (!stranger) {
+      const peer = server.requestIP(request)?.address ?? "";
+      return this.#admission.address(request, peer);
     }
-    const peer = server.requestIP(request)?.address ?? "";
-    const address = this.#admission.address(request, peer);
-    if (new URL(request.url).pathname !== "/ws")
-      return this.#options.http.fetch(request, { address });
+    const reason = stranger.status === 421 ? "host" : "origin";
+    this.#options.telemetry.count("connections_refused_total", { reason });
+    return stranger;
+  }
+
+  #fetch(request: Request, server: Server<SocketData>): Response | Promise<Response> {
+    const address = this.#admit(request, server);
+    if (address instanceof Response) return address;
+    return this.#options.http.fetch(request, { address });
+  }
+
+  #connect(request: Request, server: Server<SocketData>): Response | undefined {
+    const address = this.#admit(request, server);
+    if (address instanceof Response) return address;
     const refusal = this.#refusal(request, address);
     if (refusal) return refusal;
     const audience = request.headers.get("host") ?? "";
@@ -294,10 +306,10 @@ function upgrade(
   server: Server<SocketData>,
   data: SocketData,
 ): Response | undefined {
-  const headers = protocols(request).includes(subprotocol)
-    ? { "sec-websocket-protocol": subprotocol }
-    : undefined;
-  const upgraded = server.upgrade(request, { data, ...(headers && { headers }) });
+  // Left to itself, Bun selects the first that is offered; an empty one is none.
+  const selected = protocols(request).includes(subprotocol) ? subprotocol : "";
+  const headers = { "sec-websocket-protocol": selected };
+  const upgraded = server.upgrade(request, { data, headers });
   return upgraded ? undefined : refuse(426, "Cannot serve this: expected a WebSocket upgrade");
 }
 

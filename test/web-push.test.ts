@@ -212,6 +212,7 @@ test("only what a browser's push service would take is accepted", async () => {
     { endpoint: "https://127.0.0.1/x", keys },
     { endpoint: "https://fcm.googleapis.com.example.com/x", keys },
     { endpoint: "https://evilpush.apple.com/x", keys },
+    { endpoint: "https://127.0.0.1;.push.apple.com/x", keys },
     { endpoint: "https://fcm.googleapis.com:8443/x", keys },
     { endpoint: "https://fcm.googleapis.com@example.com/x", keys },
     { endpoint: "https://me:pw@fcm.googleapis.com/x", keys },

@@ -15,6 +15,8 @@ const known = [
 export function isPushService(endpoint: string, further: readonly string[]): boolean {
   const { protocol, username, password, host } = new URL(endpoint);
   if (protocol !== "https:" || username !== "" || password !== "") return false;
+  // Others may read a name with another character in it in another way.
+  if (!/^[a-z\d.-]+(:\d+)?$/.test(host)) return false;
   return [...known, ...further].some((pattern) =>
     pattern.startsWith("*.") ? host.endsWith(pattern.slice(1)) : host === pattern,
   );

@@ -5,6 +5,7 @@ import {
   mkdirSync,
   readFileSync,
   readdirSync,
+  statSync,
   writeFileSync,
 } from "node:fs";
 import { mkdir } from "node:fs/promises";
@@ -127,6 +128,46 @@ describe("a server refuses with one sentence, and exits with 1, when its data di
     const disk = stack.use(tightFileSystem(data));
     disk.fill();
     expect(await refusal()).toEqual({ code: 1, said: sentence("the disk is full", "make room") });
+  });
+});
+
+describe("a project that the server cannot read is left out, and said so,", () => {
+  test.each([
+    ["when its folder is closed", "", 0],
+    ["when its folder cannot be listed", "", 0o100],
+    ["when its folder cannot be entered", "", 0o400],
+    ["when its logs are closed", "logs", 0],
+    ["when its metadata is closed", "metadata.json", 0],
+  ])("%s", async (_, part, mode) => {
+    const id = await live();
+    const closed = join(data, "projects", id, part);
+    const { mode: before } = statSync(closed);
+    chmodSync(closed, mode);
+    {
+      await using server = await ServerProcess.start({ home, by: asOrdinary });
+      await using client = await Client.connect(server.url);
+      const { data: list } = await client.expect("project_list_response", "project_list");
+      expect(list.projects).toEqual([]);
+      const { data: health } = await client.expect("health_status", "health");
+      expect(health.problems).toContainEqual(
+        expect.stringContaining(`A project was not loaded: Project ${id}: `),
+      );
+      expect(await doctor()).toContainEqual(
+        expect.objectContaining({
+          text: expect.stringMatching(/cannot be read|may not use it/),
+          remedy: expect.stringContaining("chmod u+rwX"),
+        }),
+      );
+      // The others are none the worse.
+      mkdirSync(join(home, "other"));
+      const other = await client.create(join(home, "other"));
+      expect(await client.run(other, "say:hello")).toMatchObject({ state: "IDLE" });
+    }
+    chmodSync(closed, before);
+    await using server = await ServerProcess.start({ home, by: asOrdinary });
+    await using client = await Client.connect(server.url);
+    const page = await client.expect("messages_response", "get_messages", { project_id: id });
+    expect(page.data.messages.length).toBeGreaterThan(3);
   });
 });
 

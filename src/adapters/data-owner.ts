@@ -1,6 +1,7 @@
 import { lstatSync, readdirSync, type Stats, statSync } from "node:fs";
 import { join } from "node:path";
 import { forbidden } from "../access/owned-file.ts";
+import { systemCode } from "./storage-fault.ts";
 
 /** The single files beside these are looked at when they are read. */
 const folders = ["certs", "projects", "runs", "trash"];
@@ -16,7 +17,16 @@ export function refuseForeign(dataDir: string): void {
   const projects = join(dataDir, "projects");
   if (!statSync(projects, { throwIfNoEntry: false })?.isDirectory()) return;
   for (const entry of readdirSync(projects, { withFileTypes: true }))
-    if (!entry.isFile()) for (const part of parts) check(`${projects}/${entry.name}${part}`);
+    if (!entry.isFile()) checkProject(`${projects}/${entry.name}`);
+}
+
+/** What may not be looked at is not believed either: its project is left out when it is loaded. */
+function checkProject(folder: string): void {
+  try {
+    for (const part of parts) check(`${folder}${part}`);
+  } catch (error) {
+    if (systemCode(error) !== "EACCES") throw error;
+  }
 }
 
 /** Whether somebody else than this user or root has made it. */

@@ -1,5 +1,6 @@
 import { randomUUID } from "node:crypto";
 import {
+  type Dirent,
   existsSync,
   mkdirSync,
   readdirSync,
@@ -112,13 +113,13 @@ export function openProjectStore(options: StoreOptions): ProjectStore & {
       const found: ProjectMetadata[] = [];
       for (const entry of readdirSync(places.projects, { withFileTypes: true })) {
         if (entry.isFile()) continue;
-        if (entry.isDirectory() && isUnfinished(join(places.projects, entry.name))) {
+        const metadata = readProject(places.projects, entry);
+        if (metadata === null) {
           const grave = join(places.trash, `${entry.name}-${randomUUID()}`);
           renameSync(join(places.projects, entry.name), grave);
           discard(grave, telemetry);
           continue;
         }
-        const metadata = readMetadata(places.projects, entry.name);
         if (typeof metadata === "object") {
           found.push(metadata);
           continue;
@@ -141,6 +142,16 @@ export function openProjectStore(options: StoreOptions): ProjectStore & {
         telemetry,
       }),
   };
+}
+
+/** One project's metadata, or why it cannot be used; null when it was never finished. */
+function readProject(projects: string, entry: Dirent): ProjectMetadata | string | null {
+  try {
+    if (entry.isDirectory() && isUnfinished(join(projects, entry.name))) return null;
+  } catch (cause) {
+    return `its folder cannot be read (${systemCode(cause) ?? String(cause)})`;
+  }
+  return readMetadata(projects, entry.name);
 }
 
 /**

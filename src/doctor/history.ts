@@ -25,12 +25,42 @@ const tailBytes = 1024 * 1024;
 export function checkHistory({ config, fix, running }: Patient): Finding[] {
   const folder = join(config.dataDir, "projects");
   const names = namesIn(folder);
-  const found = names.flatMap((name) => [
-    ...checkMetadata(folder, name, fix && running === undefined),
-    ...checkLog(join(folder, name, "logs"), name),
-  ]);
+  const found = names.flatMap((name) => {
+    const closed = closedIn(join(folder, name));
+    if (closed !== undefined)
+      return [
+        fail(
+          `project ${name.slice(0, 8)}`,
+          `${closed} cannot be read by this account`,
+          "Open it with chmod u+rwX, or give it to this account with chown",
+        ),
+      ];
+    return [
+      ...checkMetadata(folder, name, fix && running === undefined),
+      ...checkLog(join(folder, name, "logs"), name),
+    ];
+  });
   if (found.length > 0) return found;
   return [ok("projects", `${names.length}, metadata and logs are whole`)];
+}
+
+/** What of a project this account may not look at. */
+function closedIn(project: string): string | undefined {
+  const logs = join(project, "logs");
+  const files = [
+    ...namesIn(project).map((name) => join(project, name)),
+    ...namesIn(logs).map((name) => join(logs, name)),
+  ];
+  return [project, ...files].find((path) => {
+    try {
+      const { X_OK, R_OK } = constants;
+      accessSync(path, R_OK);
+      if (statSync(path).isDirectory()) accessSync(path, X_OK);
+      return false;
+    } catch (error) {
+      return systemCode(error) === "EACCES";
+    }
+  });
 }
 
 function checkMetadata(folder: string, name: string, fix: boolean): Finding[] {

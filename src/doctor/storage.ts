@@ -89,6 +89,7 @@ function below(folder: string): string[] {
 
 function entriesOf(folder: string): Dirent[] {
   try {
+    accessSync(folder, constants.X_OK);
     return readdirSync(folder, { withFileTypes: true });
   } catch {
     // It is among those that cannot be written either.

@@ -111,6 +111,11 @@ test("a block of 2 MB and a turn of 5,000 deltas leave the page alive", async ()
   await setup.run("big:2000000");
   await done(page);
   await setup.run("stream:5000");
+  await page.getByText(/^Done/).nth(1).waitFor();
+  await page
+    .getByRole("button", { name: /show more/ })
+    .last()
+    .click();
   await page
     .getByText(/w4998 w4999/)
     .first()

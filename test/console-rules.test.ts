@@ -7,10 +7,11 @@ import { type Entry, type Item, type ToolItem, Transcript } from "../src/web/tra
 import { visible } from "../src/web/visible.ts";
 import { ago, cost, duration } from "../src/web/wording.ts";
 
+const character = (number: string) => String.fromCodePoint(Number.parseInt(number.slice(2), 16));
 const shown = (text: string) =>
   visible(text)
     .map((stretch) =>
-      "text" in stretch ? stretch.text : `<${stretch.codePoint}>`.repeat(stretch.times),
+      "text" in stretch ? stretch.text : stretch.unseen.map((number) => `<${number}>`).join(""),
     )
     .join("");
 
@@ -26,7 +27,7 @@ describe("visible", () => {
     );
     expect(visible("Bon\u202f!\u202e", "prose")).toEqual([
       { text: "Bon\u202f!" },
-      { codePoint: "U+202E", times: 1 },
+      { unseen: ["U+202E"] },
     ]);
     expect(shown("\u{e0041}\u3164\ud800\u2028")).toBe("<U+E0041><U+3164><U+D800><U+2028>");
   });
@@ -35,11 +36,7 @@ describe("visible", () => {
     assert(
       property(string({ unit: "binary" }), (text) => {
         const back = visible(text).map((stretch) =>
-          "text" in stretch
-            ? stretch.text
-            : String.fromCodePoint(Number.parseInt(stretch.codePoint.slice(2), 16)).repeat(
-                stretch.times,
-              ),
+          "text" in stretch ? stretch.text : stretch.unseen.map(character).join(""),
         );
         expect(back.join("")).toBe(text);
       }),

@@ -3,7 +3,7 @@ import type { PermissionRequest } from "../contract/messages.ts";
 import type { Conversation } from "./conversation.ts";
 import { type Answer, type CardProps, Decision } from "./decision.tsx";
 import { Fallback } from "./fallback.tsx";
-import { type Json, list, object, text } from "./json.ts";
+import { type Json, list, object, pretty, text } from "./json.ts";
 import { place } from "./place.ts";
 import { Question } from "./question.tsx";
 import type { Store } from "./store.ts";
@@ -17,6 +17,7 @@ const shownCards = 20;
 export function Approvals({ store, conversation }: { store: Store; conversation: Conversation }) {
   const requests = conversation.permissions.value;
   const calm = useCalm(requests.map(({ permission_id }) => permission_id).join());
+  useFocus(requests.length);
   if (requests.length === 0) return null;
   return (
     <section class="approvals" aria-label="The agent needs you">
@@ -37,10 +38,18 @@ export function Approvals({ store, conversation }: { store: Store; conversation:
 function useCalm(cards: string): boolean {
   const [calm, setCalm] = useState("");
   useEffect(() => {
-    const timer = setTimeout(() => setCalm(cards), 400);
+    const timer = setTimeout(() => setCalm(cards), 800);
     return () => clearTimeout(timer);
   }, [cards]);
   return calm === cards;
+}
+
+/** Whoever answered with the keyboard goes on with the next, or with the conversation. */
+function useFocus(cards: number): void {
+  useEffect(() => {
+    if (document.activeElement !== document.body) return;
+    document.querySelector<HTMLElement>(".card, .timeline")?.focus({ preventScroll: true });
+  }, [cards]);
 }
 
 function Card({
@@ -152,9 +161,7 @@ function Tool({ request, scope, answer, busy }: CardProps) {
           <button
             type="button"
             class="quiet"
-            onClick={() =>
-              setEdited(edited === undefined ? JSON.stringify(request.input, null, 2) : undefined)
-            }
+            onClick={() => setEdited(edited === undefined ? pretty(request.input) : undefined)}
           >
             {edited === undefined ? "Edit" : "As it was"}
           </button>

@@ -62,7 +62,7 @@ export const Code = memo(({ text, language }: { text: string; language?: string 
         <span>
           {language || "text"}
           {/* What does not fit is not to be overlooked. */}
-          {isLong(text) && `, ${extent(text)}: scroll to see all`}
+          {isLong(text) && `, ${extent(text)}`}
         </span>
         <Copy text={text} />
       </div>
@@ -105,14 +105,14 @@ interface Node {
 
 function colours(text: string, language: string | undefined): ComponentChildren {
   if (!language || text.length > maxColoured || !lowlight.registered(language))
-    return <Visible text={text} />;
+    return <Visible text={text} whole />;
   return nodes(lowlight.highlight(language, text).children as unknown as readonly Node[]);
 }
 
 function nodes(all: readonly Node[] = []): ComponentChildren {
   return all.map(({ type, value = "", properties, children }) =>
     type === "text" ? (
-      <Visible text={value} />
+      <Visible text={value} whole />
     ) : (
       <span class={properties?.className?.join(" ")}>{nodes(children)}</span>
     ),

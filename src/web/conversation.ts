@@ -104,7 +104,13 @@ export class Conversation implements Disposable {
 
   /** Goes to the newest page, wherever it was. */
   async toNewest(): Promise<void> {
-    if (this.hasNewer.value) await this.#attempt(async () => await this.#newest());
+    if (!this.hasNewer.value) return;
+    // Joined anew, what comes while the page is read follows it.
+    await this.#attempt(async () => {
+      await this.#enter(false);
+      this.look();
+      await this.#newest();
+    });
   }
 
   /** Takes a frame about this project. */
@@ -153,20 +159,17 @@ export class Conversation implements Disposable {
     this.permissions.value = permissions;
     if (resume === "ok") return;
     this.#entries = [];
+    this.hasNewer.value = false;
     this.#rebuild();
   }
 
   async #newest(): Promise<void> {
     this.loading.value = "start";
-    const before = this.hasNewer.value ? this.#cursor : (this.#entries[0]?.seq ?? this.#cursor + 1);
-    const detached = this.hasNewer.value;
-    const page = await this.#page({ before_seq: detached ? this.#cursor + 1 : before });
+    const page = await this.#page({ before_seq: this.#entries[0]?.seq ?? this.#cursor + 1 });
     const last = page.messages.at(-1)?.seq ?? 0;
     // Events that came while the page was read follow it.
-    const later = detached ? [] : this.#entries.filter(({ seq }) => seq > last);
-    this.#entries = [...page.messages, ...later];
+    this.#entries = [...page.messages, ...this.#entries.filter(({ seq }) => seq > last)];
     this.hasOlder.value = page.has_more;
-    this.hasNewer.value = detached && last < this.#cursor;
     this.#rebuild();
   }
 
@@ -224,12 +227,12 @@ export class Conversation implements Disposable {
     } else if (type === "agent_message" && data["type"] === "result") this.#turn.clear();
   }
 
-  /** Lets go of what is too much at one end; one page at least is kept. Whether there was any. */
+  /** Lets go of what is too much at one end; one event at least is kept. Whether there was any. */
   #trim(end: "start" | "end"): boolean {
     const before = this.#entries.length;
     let size = this.#entries.reduce((sum, entry) => sum + entry.size, 0);
     let excess = Math.max(0, before - maxEntries);
-    while (before - excess > pageSize && size > maxSize) {
+    while (before - excess > 1 && size > maxSize) {
       size -= this.#entries.at(end === "start" ? excess : -1 - excess)?.size ?? 0;
       excess += 1;
     }

@@ -1,5 +1,5 @@
 import type { ComponentChildren } from "preact";
-import { useState } from "preact/hooks";
+import { useEffect, useState } from "preact/hooks";
 import type { PermissionRequest } from "../contract/messages.ts";
 import type { RequestData } from "./link.ts";
 
@@ -23,6 +23,13 @@ interface DecisionProps extends Pick<CardProps, "scope" | "answer" | "busy"> {
 /** The buttons of a card: yes, other ways of yes, and no with a reason. */
 export function Decision({ scope, answer, busy, name, allow, blocked, children }: DecisionProps) {
   const [reason, setReason] = useState<string | undefined>(undefined);
+  const [steady, setSteady] = useState(true);
+  useEffect(() => {
+    // A second tap on the button that was here is none on the one that is here now.
+    setSteady(false);
+    const timer = setTimeout(() => setSteady(true), 700);
+    return () => clearTimeout(timer);
+  }, [reason === undefined]);
   if (scope === "read") return null;
   const deny = (more: object) =>
     answer({ decision: "deny", ...(reason && { message: reason }), ...more });
@@ -38,13 +45,13 @@ export function Decision({ scope, answer, busy, name, allow, blocked, children }
             onInput={(event) => setReason(event.currentTarget.value)}
           />
         )}
-        <button type="button" class="deny" disabled={busy} onClick={() => deny({})}>
+        <button type="button" class="deny" disabled={busy || !steady} onClick={() => deny({})}>
           Deny
         </button>
         <button
           type="button"
           class="deny"
-          disabled={busy}
+          disabled={busy || !steady}
           onClick={() => deny({ interrupt: true })}
         >
           Deny and stop
@@ -56,10 +63,10 @@ export function Decision({ scope, answer, busy, name, allow, blocked, children }
     );
   return (
     <div class="decision">
-      <button type="button" class="allow" disabled={busy || blocked} onClick={allow}>
+      <button type="button" class="allow" disabled={busy || blocked || !steady} onClick={allow}>
         {name}
       </button>
-      <button type="button" class="deny" disabled={busy} onClick={() => setReason("")}>
+      <button type="button" class="deny" disabled={busy || !steady} onClick={() => setReason("")}>
         Deny…
       </button>
       {children}

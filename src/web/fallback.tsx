@@ -1,5 +1,6 @@
 import { Component, type ComponentChildren } from "preact";
 import { Code } from "./code.tsx";
+import { pretty } from "./json.ts";
 
 interface Properties {
   /** What is shown as it came, where it cannot be shown as what it means. */
@@ -24,7 +25,7 @@ export class Fallback extends Component<Properties, { failed: boolean }> {
         {typeof raw === "string" ? (
           <Code text={raw} />
         ) : (
-          <Code text={JSON.stringify(raw, null, 2)} language="json" />
+          <Code text={pretty(raw)} language="json" />
         )}
         {below}
       </>

@@ -3,8 +3,9 @@ import { useState } from "preact/hooks";
 import type { Resolution } from "../contract/messages.ts";
 import { Code, Copy } from "./code.tsx";
 import { Fallback } from "./fallback.tsx";
+import { pretty } from "./json.ts";
 import type { LiveBlock } from "./live-turn.ts";
-import { Markdown } from "./markdown.tsx";
+import { Markdown, maxText } from "./markdown.tsx";
 import { memo } from "./memo.ts";
 import { toolName, ToolInput, toolSummary } from "./tool-view.tsx";
 import type { Item, ToolItem, ToolResult } from "./transcript.ts";
@@ -97,7 +98,7 @@ function Prompt({ item }: { item: Extract<Item, { kind: "prompt" }> }) {
 }
 
 function Tool({ tool }: { tool: ToolItem }) {
-  const edits = tool.name === "Edit" && JSON.stringify(tool.input).length < 2_000;
+  const edits = tool.name === "Edit" && pretty(tool.input).length < 2_000;
   const state = stateOf(tool);
   return (
     <Fold
@@ -122,6 +123,11 @@ function Tool({ tool }: { tool: ToolItem }) {
         </div>
       )}
       <ToolInput name={tool.name} input={tool.input} />
+      {tool.resolution?.reason && (
+        <div class="extent">
+          Told: <Visible text={tool.resolution.reason} prose />
+        </div>
+      )}
       {tool.children.length > 0 && (
         <div class="children">
           {tool.children.map((child) => (
@@ -207,7 +213,10 @@ function Fold(fold: {
 
 /** What the agent is writing. */
 export function Live({ block }: { block: LiveBlock }) {
-  const text = block.torn ? `… ${block.text}` : block.text;
+  // Of much, the end is what is being written.
+  const long = block.text.length > maxText;
+  const end = long ? block.text.slice(-2_000) : block.text;
+  const text = block.torn || long ? `… ${end}` : end;
   if (block.kind === "text")
     return (
       <article class="said live">

@@ -20,3 +20,12 @@ export function object(value: unknown): Json {
 export function list(value: unknown): readonly unknown[] {
   return Array.isArray(value) ? value : [];
 }
+
+/** Anything as JSON that a person can read. */
+export function pretty(value: unknown): string {
+  try {
+    return JSON.stringify(value, null, 2) ?? "";
+  } catch {
+    return "This cannot be shown: it is nested too deeply.";
+  }
+}

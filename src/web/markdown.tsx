@@ -13,7 +13,7 @@ export const Markdown = memo(({ text }: { text: string }) =>
 );
 
 /** More would hold the page up while it is drawn. */
-const maxText = 30_000;
+export const maxText = 20_000;
 
 const Rich = memo(({ text }: { text: string }) => (
   <div class="markdown" dir="auto">
@@ -157,7 +157,7 @@ function link(href: string, children: ComponentChildren): ComponentChildren {
 
 /** A text as it is meant: with what cannot be seen in it, and its character references read. */
 function plain(text: string): ComponentChildren {
-  return <Visible text={references(text)} prose />;
+  return <Visible text={references(text)} prose whole />;
 }
 
 const named: Readonly<Record<string, string>> = {

@@ -27,7 +27,7 @@ export interface Unsent {
 export class Outbox {
   readonly unsent = signal<readonly Unsent[]>([]);
   /** Called with a prompt that the server does not take, and why. */
-  onRefused: (unsent: Unsent, why: string) => void = () => {};
+  onRefused: (unsent: Unsent, why: string) => Promise<void> = async () => {};
   readonly #link: Link;
   #sending = false;
 
@@ -35,26 +35,26 @@ export class Outbox {
     this.#link = link;
   }
 
-  /** Reads what an earlier visit left. */
+  /** Reads what an earlier visit or another page of this browser left. */
   async load(): Promise<void> {
-    const left = (await get<readonly Unsent[]>(stored)) ?? [];
-    this.unsent.value = [...left, ...this.unsent.value];
+    this.unsent.value = (await get<readonly Unsent[]>(stored)) ?? [];
   }
 
   async add(unsent: Omit<Unsent, "executionId">): Promise<void> {
     const added = { ...unsent, executionId: uuid() };
-    this.unsent.value = [...this.unsent.value, added];
-    // Another page of this browser has prompts of its own there.
-    await update<readonly Unsent[]>(stored, (all = []) => [...all, added]);
+    await this.#change((all) => [...all, added]);
     await this.flush();
   }
 
   /** Takes a prompt back that waits for a connection. */
   async remove(executionId: string): Promise<void> {
-    const others = (all: readonly Unsent[] = []) =>
-      all.filter((unsent) => unsent.executionId !== executionId);
-    this.unsent.value = others(this.unsent.value);
-    await update<readonly Unsent[]>(stored, others);
+    await this.#change((all) => all.filter((unsent) => unsent.executionId !== executionId));
+  }
+
+  /** What is stored is what there is: several pages share it, and each reads what it became. */
+  async #change(change: (all: readonly Unsent[]) => readonly Unsent[]): Promise<void> {
+    await update<readonly Unsent[]>(stored, (all = []) => change(all));
+    await this.load();
   }
 
   /** Sends what there is, in order. */
@@ -62,6 +62,7 @@ export class Outbox {
     if (this.#sending) return;
     this.#sending = true;
     try {
+      await this.load();
       for (;;) {
         const [next] = this.unsent.value;
         // Each waits for the answer to the one before it: they are to run in this order.
@@ -85,17 +86,17 @@ export class Outbox {
     } catch (cause) {
       if (!(cause instanceof Refusal)) throw cause;
       // What the connection brought down is what was on it: sent again it would be so for ever.
-      if (cause.tooLarge) return this.#refuse(unsent, "it is larger than the server takes");
+      if (cause.tooLarge) return await this.#refuse(unsent, "it is larger than the server takes");
       if (cause.code !== "OFFLINE" && transient.has(cause.code))
         setTimeout(() => void this.flush(), laterMs);
       if (transient.has(cause.code)) return false;
-      this.onRefused(unsent, cause.message);
+      await this.onRefused(unsent, cause.message);
     }
     return true;
   }
 
-  #refuse(unsent: Unsent, why: string): true {
-    this.onRefused(unsent, `Cannot send that prompt: ${why}`);
+  async #refuse(unsent: Unsent, why: string): Promise<true> {
+    await this.onRefused(unsent, `Cannot send that prompt: ${why}`);
     return true;
   }
 }

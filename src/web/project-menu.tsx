@@ -9,12 +9,12 @@ import { Visible } from "./visible-text.tsx";
 import { ago, cost, duration } from "./wording.ts";
 
 const modes = [
-  ["default", "Ask before anything that changes something"],
-  ["acceptEdits", "Edit files without asking"],
-  ["plan", "Plan only, change nothing"],
-  ["dontAsk", "Refuse what would have to be asked"],
-  ["auto", "Let a classifier decide"],
-  ["bypassPermissions", "Ask nothing at all"],
+  ["default", "Ask before changes"],
+  ["acceptEdits", "Edit files unasked"],
+  ["plan", "Only plan"],
+  ["dontAsk", "Refuse, never ask"],
+  ["auto", "A classifier decides"],
+  ["bypassPermissions", "Never ask"],
 ] as const;
 const models = ["opus", "sonnet", "haiku"];
 

@@ -66,9 +66,10 @@ export function ProjectView({ store, conversation }: { store: Store; conversatio
 function Banner({ store, conversation }: { store: Store; conversation: Conversation }) {
   const { trusted, available, id, path } = conversation.state.value;
   const standing = store.link.standing.value;
-  if (standing.at === "offline")
+  // Between two tries it does not come and go.
+  if (standing.at !== "online")
     return (
-      <div class="banner">
+      <div class="banner over">
         <span>
           <StandingText standing={standing} />
         </span>

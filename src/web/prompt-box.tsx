@@ -5,11 +5,11 @@ import { useEffect, useRef, useState } from "preact/hooks";
 import type { Conversation } from "./conversation.ts";
 import { maxPicturesSize, type Picture, pictureOf } from "./picture.ts";
 import { useHistory } from "./prompt-history.ts";
-import type { Store } from "./store.ts";
+import { draftName, type Store } from "./store.ts";
 
 /** Where a prompt is written: with its history, slash commands and images. */
 export function PromptBox({ store, conversation }: { store: Store; conversation: Conversation }) {
-  const [text, setText] = useDraft(conversation.id);
+  const { text, setText, read } = useDraft(store, conversation.id);
   const pictures = useSignal<readonly Picture[]>([]);
   const adding = useSignal(0);
   const area = useRef<HTMLTextAreaElement>(null);
@@ -18,9 +18,7 @@ export function PromptBox({ store, conversation }: { store: Store; conversation:
   const refused = store.refused.value.filter(({ projectId }) => projectId === conversation.id);
   useEffect(() => {
     if (refused.length === 0) return;
-    // What is being written meanwhile stays, behind them.
-    const texts = [...refused.map(({ prompt }) => prompt), text];
-    setText(texts.filter((one) => one !== "").join("\n\n"));
+    read();
     pictures.value = [...refused.flatMap(({ images }) => images), ...pictures.value];
     store.refused.value = store.refused.value.filter((one) => !refused.includes(one));
   }, [refused.length]);
@@ -122,21 +120,20 @@ function useHeight(area: RefObject<HTMLTextAreaElement | null>, text: string): v
 }
 
 /** What is being written, kept until it is sent: people go and look something up. */
-function useDraft(projectId: string): [string, (text: string) => void] {
-  const name = `draft ${projectId}`;
+function useDraft(store: Store, projectId: string) {
+  const name = draftName(projectId);
   const [text, setText] = useState("");
-  useEffect(() => {
-    const read = async () => {
+  const read = () =>
+    store.attempt(async () => {
       const kept = await get<string>(name);
-      if (kept) setText((now) => (now === "" ? kept : now));
-    };
-    void read();
-  }, [name]);
+      if (kept !== undefined) setText(kept);
+    });
+  useEffect(read, [name]);
   const write = (next: string) => {
     setText(next);
-    void (next === "" ? del(name) : set(name, next));
+    store.attempt(async () => await (next === "" ? del(name) : set(name, next)));
   };
-  return [text, write];
+  return { text, setText: write, read };
 }
 
 function Commands(props: { commands: readonly string[]; choose: (command: string) => void }) {

@@ -1,4 +1,5 @@
 import { computed, effect, signal } from "@preact/signals";
+import { update } from "idb-keyval";
 import type { ProjectState } from "../contract/messages.ts";
 import { Conversation } from "./conversation.ts";
 import {
@@ -38,15 +39,25 @@ export class Store {
   start(): void {
     this.link.onFrame = (frame) => this.#receive(frame);
     this.link.onIn = () => this.attempt(async () => await this.#entered());
-    this.outbox.onRefused = (unsent, why) => {
+    this.outbox.onRefused = async (unsent, why) => {
       trouble.value = why;
+      // Kept behind what is being written there.
+      await update<string>(draftName(unsent.projectId), (written = "") =>
+        [written, unsent.prompt].filter((text) => text !== "").join("\n\n"),
+      );
       this.refused.value = [...this.refused.value, unsent];
     };
     effect(() => {
       const { at } = this.link.standing.value;
       if (at !== "online") this.conversation.peek()?.lost();
     });
-    effect(() => this.#open(place.value.project));
+    effect(() => {
+      const { project } = place.value;
+      if (project !== undefined && this.loaded.value && !this.projects.peek().has(project)) {
+        trouble.value = "That project is not there any more";
+        location.replace("#/");
+      } else this.#open(project);
+    });
     effect(() => {
       const waiting = this.waiting.value;
       document.title = `${waiting > 0 ? `(${waiting}) ` : ""}Pocket Agent`;
@@ -90,9 +101,10 @@ export class Store {
     const { projects } = await this.link.request("project_list");
     this.projects.value = new Map(projects.map((project) => [project.id, project]));
     this.loaded.value = true;
+    const asked = place.peek().project;
+    if (asked !== undefined && !this.projects.value.has(asked)) location.replace("#/");
     const conversation = this.conversation.peek();
     const { project } = place.peek();
-    if (project !== undefined && !this.projects.value.has(project)) location.hash = "#/";
     if (!conversation) this.#open(project);
     else if (this.projects.value.has(conversation.id)) await this.#join(conversation);
     else this.#open(undefined);
@@ -132,6 +144,11 @@ export class Store {
     const state = this.projects.peek().get(conversation.id);
     await conversation.join(state?.last_seq ?? 0);
   }
+}
+
+/** Under which name the browser keeps what is being written in a project. */
+export function draftName(projectId: string): string {
+  return `draft ${projectId}`;
 }
 
 function rank({ pending_permissions: pending, state }: ProjectState): number {

@@ -18,7 +18,8 @@ export function Timeline({
   unsent: readonly Unsent[];
 }) {
   const { items, live, state } = conversation;
-  const working = state.value.state === "EXECUTING" && state.value.pending_permissions === 0;
+  const running = state.value.state === "EXECUTING";
+  const working = running && state.value.pending_permissions === 0;
   const online = store.link.standing.value.at === "online";
   const { box, from, to, newest, stuck, scrolled, toEnd } = useWindow(store, conversation);
   return (
@@ -51,7 +52,7 @@ export function Timeline({
             <Waiting
               key={executionId}
               text={text}
-              why={working ? "waits its turn" : "waits: the next prompt that you send goes first"}
+              why={running ? "waits its turn" : "waits: the next prompt that you send goes first"}
             >
               {store.may("full") && (
                 <button
@@ -64,6 +65,12 @@ export function Timeline({
               )}
             </Waiting>
           ))}
+        {newest && state.value.queued > conversation.queued.value.length && (
+          <div class="mark">
+            {state.value.queued - conversation.queued.value.length} more wait that were queued
+            earlier
+          </div>
+        )}
         {newest &&
           unsent.map(({ executionId, prompt }) => (
             <Waiting

@@ -4,7 +4,7 @@ import { useState } from "preact/hooks";
 import { Code } from "./code.tsx";
 import { Markdown } from "./markdown.tsx";
 import { Fallback } from "./fallback.tsx";
-import { type Json as Input, list, object, text as textOf } from "./json.ts";
+import { type Json as Input, list, object, pretty, text as textOf } from "./json.ts";
 import { Visible } from "./visible-text.tsx";
 import { extent, isLong } from "./wording.ts";
 
@@ -64,7 +64,7 @@ export function toolSummary(name: string, input: Input): string {
   if (name === "ExitPlanMode" && typeof input["plan"] === "string") return oneLine(input["plan"]);
   if (name === "TodoWrite" && Array.isArray(input["todos"]))
     return `${input["todos"].length} items`;
-  return oneLine(Object.keys(input).length > 0 ? JSON.stringify(input) : "");
+  return oneLine(Object.keys(input).length > 0 ? pretty(input) : "");
 }
 
 function oneLine(text: string): string {
@@ -87,7 +87,7 @@ export function ToolInput({ name, input }: { name: string; input: Input }) {
       {shown}
       {rest.map(([field, value]) => (
         <Field key={field} name={field}>
-          <Code text={typeof value === "string" ? value : JSON.stringify(value, null, 2)} />
+          <Code text={typeof value === "string" ? value : pretty(value)} />
         </Field>
       ))}
     </>
@@ -231,7 +231,7 @@ function Diff({ before, after }: { before: string; after: string }) {
   const text = parts.map(({ value }) => value).join("");
   return (
     <>
-      {isLong(text) && <div class="extent">{extent(text)}: scroll to see all</div>}
+      {isLong(text) && <div class="extent">{extent(text)}</div>}
       <pre class="diff" tabIndex={0}>
         {parts.map(({ added, removed, value }) => {
           const sign = added ? "+" : removed ? "−" : " ";

@@ -35,7 +35,9 @@ export function useWindow(store: Store, conversation: Conversation) {
     else if (anchor.current) element.scrollTop += moved(element, anchor.current);
   });
 
-  const filled = conversation.loading.value !== undefined || !conversation.hasOlder.value;
+  const online = store.link.standing.value.at === "online";
+  const filled =
+    !online || conversation.loading.value !== undefined || !conversation.hasOlder.value;
   useEffect(() => {
     // Where nothing can be scrolled, nobody can ask for more.
     const element = box.current;

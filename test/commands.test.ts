@@ -318,6 +318,25 @@ describe("an agent", () => {
       });
   });
 
+  test("does not keep the owner out by holding connections", async () => {
+    await using machine = await Machine.make();
+    await machine.serve();
+    const path = controlPath(machine.data, {});
+    const script = `
+      const held = Array.from({ length: 60 }, () => Bun.connect({ unix: ${JSON.stringify(path)}, socket: { data() {}, error() {}, close() {} } }));
+      await Promise.allSettled(held);
+      console.log("held");
+      await Bun.sleep(60_000);
+    `;
+    const env = { PATH: process.env["PATH"], ...marked };
+    const child = Bun.spawn([process.execPath, "-e", script], { env, stdout: "pipe" });
+    const { value } = await child.stdout.getReader().read();
+    expect(Buffer.from(value ?? "").toString()).toContain("held");
+    expect(await machine.json("devices")).toEqual({ devices: [] });
+    child.kill("SIGKILL");
+    await child.exited;
+  });
+
   test("is refused by the socket itself, also when only an ancestor has the marker", async () => {
     await using machine = await Machine.make();
     await machine.serve();

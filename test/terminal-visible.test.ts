@@ -73,3 +73,9 @@ test("wrap loses no character but blanks at the ends of rows, and no row is too 
     { numRuns: 2_000 },
   );
 });
+
+test("wrap breaks a text of marks that have no width", () => {
+  const rows = wrap("\u0301".repeat(2_000), 10);
+  expect(rows.length).toBeGreaterThan(10);
+  expect(rows.join("")).toHaveLength(2_000);
+});

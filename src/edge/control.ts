@@ -87,7 +87,9 @@ export class Control implements Disposable {
   readonly #listener: UnixSocketListener<Caller | undefined>;
   /** As many are noted as of a client: an agent must not be able to fill the disk. */
   readonly #refusals: RateLimit;
-  #callers = 0;
+  readonly #callers = new Set<object>();
+  /** Those whose question is only waited for to refuse it. */
+  readonly #refused = new Set<object>();
 
   /** Listens at `path`, whose data directory is locked: what is there is left from a crash. */
   constructor(parts: ControlParts) {
@@ -117,7 +119,12 @@ export class Control implements Disposable {
 
   #open(socket: Socket<Caller | undefined>): void {
     const { clock } = this.#parts;
-    this.#callers += 1;
+    const refusal = this.#refusal(peerPid(descriptorOf(socket)));
+    // They hear it when they have asked, but not in the places of those who are let in.
+    const places = refusal === undefined ? this.#callers : this.#refused;
+    if (places.size >= maxCallers)
+      return void socket.end('{"error":{"message":"Cannot take more callers at a time"}}\n');
+    places.add(socket);
     socket.data = {
       splitter: new LineSplitter(maxLineBytes),
       late: clock.after(askWithinMs, () => {
@@ -126,7 +133,7 @@ export class Control implements Disposable {
       opening: Buffer.alloc(0),
       tunnel: undefined,
       pending: Buffer.alloc(0),
-      refusal: this.#refusal(peerPid(descriptorOf(socket))),
+      refusal,
       asked: false,
       closing: false,
       answer: undefined,
@@ -135,7 +142,6 @@ export class Control implements Disposable {
   }
 
   #refusal(pid: number | undefined): string | undefined {
-    if (this.#callers > maxCallers) return "Cannot take more callers at a time";
     if (pid !== undefined && !isAgents(pid)) return undefined;
     const reason = "the local socket is not for agents";
     if (this.#refusals.take() === 0) this.#parts.access.audit.record("refusal", { reason, pid });
@@ -234,7 +240,8 @@ export class Control implements Disposable {
   }
 
   #close(socket: Socket<Caller | undefined>): void {
-    this.#callers -= 1;
+    this.#callers.delete(socket);
+    this.#refused.delete(socket);
     socket.data?.late[Symbol.dispose]();
     socket.data?.gone?.();
   }

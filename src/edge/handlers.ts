@@ -119,7 +119,6 @@ export const handlers: Handlers = {
   },
 
   async execute({ project_id, data }, { connection, projects, audit }) {
-    projects.acceptsWork();
     const project = projects.get(project_id);
     connection.mayJoin(project_id);
     const { prompt, options, images } = data;
@@ -132,6 +131,8 @@ export const handlers: Handlers = {
       execution_id: data.execution_id,
     };
     const accepted = project.execute(request, () => {
+      // What became of a prompt that was taken before can be asked to the end.
+      projects.acceptsWork();
       if (connection.hasJoined(project_id)) return;
       connection.join(project, { from: project.feed.lastSeq, deltas: true }).pump();
     });

@@ -22,7 +22,13 @@ export function localServer(path: string, find: (path: string) => boolean): Door
       try {
         return await opened(new WebSocket(`ws+unix://${plain.path}:/ws`), "the local server");
       } catch (cause) {
-        throw new Unreachable(absence, { cause });
+        const why = cause instanceof Error ? cause.message : String(cause);
+        throw new Unreachable(
+          `Cannot reach the server of this data, whose socket is there: ${why}`,
+          {
+            cause,
+          },
+        );
       }
     },
     proofs: () => nobody,

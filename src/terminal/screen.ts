@@ -84,7 +84,8 @@ export function wrap(text: string, columns: number): string[] {
   let width = 0;
   for (const character of text) {
     const wide = character === "\t" ? 4 : Bun.stringWidth(character);
-    if (width + wide > columns) {
+    // Marks without a width of their own could else make one row of any text.
+    if (width + wide > columns || row.length > 8 * columns) {
       const [, kept = "", moved = ""] = /^(.*\s)?(\S*)$/s.exec(row) ?? [];
       const breaks = kept.trim() !== "" && character !== " ";
       rows.push(breaks ? kept.trimEnd() : row);

@@ -46,8 +46,11 @@ function useCalm(cards: string): boolean {
 
 /** Whoever answered with the keyboard goes on with the next, or with the conversation. */
 function useFocus(cards: number): void {
+  const before = useRef(0);
   useEffect(() => {
-    if (document.activeElement !== document.body) return;
+    const answered = cards < before.current;
+    before.current = cards;
+    if (!answered || document.activeElement !== document.body) return;
     document.querySelector<HTMLElement>(".card, .timeline")?.focus({ preventScroll: true });
   }, [cards]);
 }
